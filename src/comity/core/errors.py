@@ -1,0 +1,70 @@
+"""Every error that comity raises on purpose.
+
+    ComityError
+    ├── ConfigError (also a ValueError)   the parts, settings or inputs do not fit; nothing has moved yet
+    ├── ContributionError                 one sender's contribution breaks what was asked for
+    ├── ChannelError                      a cohort's contributions could not be opened
+    │   ├── TooFewParticipants            fewer answers than the quorum; the run can be resumed
+    │   └── BadShare                      a secret share that does not fit the others
+    ├── WireError                         bytes that are no message
+    ├── BudgetExceeded                    the next spend would pass the privacy budget
+    └── LedgerError                       a record, state or drawer that does not match its hash
+
+The grammar of a message: what must hold, what was got, what to do.
+*The 'clip' of Gaussian must be a float > 0. Got -1.0. Use clip=math.inf to switch clipping off.*
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ComityError(Exception):
+    """The root of every error raised on purpose by comity."""
+
+
+class ConfigError(ComityError, ValueError):
+    """Parts, settings or inputs that do not fit. Nothing has moved yet."""
+
+
+class ContributionError(ComityError):
+    """A contribution that breaks what was asked for: shape, dtype, range, weight, sender or round."""
+
+
+class ChannelError(ComityError):
+    """The contributions of a cohort could not be made visible."""
+
+
+class TooFewParticipants(ChannelError):
+    """Fewer accepted answers than the quorum asks for, after every retry. The run can be resumed."""
+
+
+class BadShare(ChannelError):
+    """A secret share that does not fit the others."""
+
+
+class WireError(ComityError):
+    """Bytes that are not a comity message, or that declare more than the limit."""
+
+
+class BudgetExceeded(ComityError):
+    """The next spend would pass the privacy budget; it was not made."""
+
+
+class LedgerError(ComityError):
+    """A ledger entry, saved state or drawer that does not match its hash, or a folder of another run."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a mistyped name.
+
+    Args:
+        name: what was written.
+        known: the names that exist.
+
+    Returns:
+        `" Did you mean 'outcome'?"` with a leading space, or `""` when nothing is near.
+    """
+    names = [str(k) for k in known]
+    folded = {n.casefold(): n for n in names}
+    match = get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    return f" Did you mean '{folded[match[0]]}'?" if match else ""

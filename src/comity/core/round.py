@@ -1,0 +1,51 @@
+"""What everybody may know about a turn of the loop, and the public randomness that comes with it."""
+
+from dataclasses import dataclass
+
+from comity.core.contribution import Array
+from comity.core.rng import Rng, keyed, keyed_order
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round as everybody may know it.
+
+    Attributes:
+        run: the run's public identity, a hex string.
+        seed: the run's public seed.
+        number: rounds that closed before this one; it advances only when the round closes.
+        attempt: how often this round was begun before.
+        hub: the hub that asks.
+        me: the participant's own name; "" at the hub.
+        roster: how many participants there are.
+        asked: how many were asked in this round (the cohort).
+        expected: the public denominator, q·N.
+        answered: contributions accepted; None until the hub has counted them, and always None at a site.
+    """
+
+    run: str
+    seed: int
+    number: int = 0
+    attempt: int = 0
+    hub: str = "hub"
+    me: str = ""
+    roster: int = 0
+    asked: int = 0
+    expected: float = 0.0
+    answered: int | None = None
+
+    def rng(self, *purpose: str) -> Rng:
+        """Public randomness, the same for all: initial values, rotations, shared masks, public sampling."""
+        return keyed(self.seed, self.number, "", *purpose)
+
+    def mine(self, *purpose: str) -> Rng:
+        """Public randomness keyed by `me` as well: dropout, stochastic rounding."""
+        return keyed(self.seed, self.number, self.me, *purpose)
+
+    def order(self, n: int, *purpose: str) -> Array:
+        """A shuffle of n samples that depends on (seed, round, me, purpose, sample) only.
+
+        Returns:
+            (n,) int64, a permutation of 0..n-1: the same in every executor, chunking and engine.
+        """
+        return keyed_order(n, self.seed, self.number, self.me, *purpose)

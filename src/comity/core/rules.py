@@ -1,0 +1,167 @@
+"""The parts put together, and the rules that must hold before anything moves.
+
+*Sum or each?* is the one question: no rule asks a part for its type, only for what it says of itself.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from comity.core.contribution import RANK
+from comity.core.errors import ConfigError
+from comity.core.parts import Channel, Combiner, Method, Select, Transform
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that decides how contributions are asked for, protected, opened and combined.
+
+    Attributes:
+        method: what is learnt.
+        combiner: many to one.
+        transforms: on the way up in this order, undone in reverse.
+        channel: how contributions become visible.
+        select: who is asked and who hears whom.
+        quorum: the share of the cohort that must be accepted for a round to close, in [0, 1].
+        retries: how often a round is tried again before the run stops.
+        deadline: seconds a cohort has; None waits for everybody.
+    """
+
+    method: Method
+    combiner: Combiner
+    transforms: tuple[Transform, ...]
+    channel: Channel
+    select: Select
+    quorum: float = 0.5
+    retries: int = 2
+    deadline: float | None = None
+
+    def needed(self, asked: int) -> int:
+        """Accepted contributions that close a round in which so many were asked."""
+        return math.ceil(self.quorum * asked)
+
+
+Rule = Callable[[Parts], str | None]
+
+
+def check(parts: Parts) -> None:
+    """Refuse parts that do not fit together.
+
+    Raises:
+        ConfigError: names the parts, why they do not fit and what to use instead.
+    """
+    for broken in refusals(parts):
+        raise ConfigError(broken)
+
+
+def refusals(parts: Parts) -> Iterator[str]:
+    """What is wrong with these parts, rule by rule."""
+    for rule in RULES:
+        if said := rule(parts):
+            yield said
+
+
+def _name(part: object) -> str:
+    return type(part).__name__
+
+
+def _numbers(p: Parts) -> str | None:
+    if not (isinstance(p.quorum, float | int) and 0 <= p.quorum <= 1):
+        return f"The 'quorum' must be a share from 0 to 1. Got {p.quorum!r}. Use 1.0 to ask for everybody."
+    if not (isinstance(p.retries, int) and p.retries >= 0):
+        return f"The 'retries' must be an int >= 0. Got {p.retries!r}."
+    if p.deadline is not None and not p.deadline > 0:
+        return f"The 'deadline' must be seconds > 0, or None to wait for everybody. Got {p.deadline!r}."
+    return None
+
+
+def _combiner_sees_enough(p: Parts) -> str | None:
+    if RANK[p.combiner.needs] <= RANK[p.channel.reveals]:
+        return None
+    seen = "only their sum" if p.channel.reveals == "sum" else "sums of groups"
+    if p.combiner.needs == "each":
+        return (
+            f"{_name(p.combiner)} needs each contribution; {_name(p.channel)} reveals {seen}. "
+            "Use combine=Mean(), or channel=Plain() if the hub may see each one."
+        )
+    return (
+        f"{_name(p.combiner)} needs each contribution; {_name(p.channel)} reveals only their sum. "
+        f"Use {_name(p.channel)}(groups=8): {_name(p.combiner)} then sees sums of 8."
+    )
+
+
+def _transforms_see_enough(p: Parts) -> str | None:
+    for t in p.transforms:
+        if t.decodes == "each" and p.channel.reveals != "each":
+            return (
+                f"{_name(t)} is decoded one by one; {_name(p.channel)} reveals only the sum. "
+                f"Leave {_name(t)} out, or use channel=Plain() if the hub may see each one."
+            )
+    return None
+
+
+def _sum_wants_a_summing_combiner(p: Parts) -> str | None:
+    for t in p.transforms:
+        if t.decodes == "sum" and p.combiner.needs != "sum":
+            return f"{_name(t)} acts on the sum; {_name(p.combiner)} makes no sum. Use combine=Mean()."
+    return None
+
+
+def _sum_before_each(p: Parts) -> str | None:
+    last_each = None
+    for t in p.transforms:
+        if t.decodes == "each":
+            last_each = t
+        elif last_each is not None:
+            return f"{_name(last_each)} is decoded one by one, {_name(t)} on the sum. Put {_name(t)} first."
+    return None
+
+
+def _bound_holds(p: Parts) -> str | None:
+    bounded = None
+    for t in p.transforms:
+        if bounded is not None and not t.contracts:
+            return (
+                f"{_name(t)} may raise the norm after {_name(bounded)} has bounded it. "
+                f"Put {_name(bounded)} last, or use a {_name(t)} that holds nothing back."
+            )
+        if hasattr(t, "bounds"):
+            bounded = t
+    return None
+
+
+def _ring_wants_integers(p: Parts) -> str | None:
+    if not getattr(p.channel, "ring", False):
+        return None
+    if not any(getattr(t, "integers", False) for t in p.transforms):
+        return f"{_name(p.channel)} adds integers in a ring. Put FixedPoint(bound=...) last among the transforms."
+    if getattr(p.combiner, "denominator", None) == "weight" and not getattr(p.combiner, "cap", math.inf) < math.inf:
+        return f"{_name(p.channel)} adds in a ring: a weight without a cap could overflow it. Use Mean(cap=...)."
+    return None
+
+
+def _noise_wants_a_public_denominator(p: Parts) -> str | None:
+    for t in p.transforms:
+        if hasattr(t, "spend") and getattr(p.combiner, "denominator", "weight") == "weight":
+            return f"{_name(t)} with weights by data size: the total weight would be private. Use Mean(public=True)."
+    return None
+
+
+def _gossip_sends_models(p: Parts) -> str | None:
+    if getattr(p.select, "peers", False) and getattr(p.method, "send", "model") == "delta":
+        name = _name(p.method)
+        return f'{name} sends deltas; peers mix whole models. Use {name}(..., send="model").'
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    _numbers,
+    _combiner_sees_enough,
+    _transforms_see_enough,
+    _sum_wants_a_summing_combiner,
+    _sum_before_each,
+    _bound_holds,
+    _ring_wants_integers,
+    _noise_wants_a_public_denominator,
+    _gossip_sends_models,
+)

@@ -1,0 +1,168 @@
+"""What a contribution must look like, and the check that refuses whatever does not."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from comity.core.contribution import Contribution, Tree
+from comity.core.errors import ContributionError
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What one leaf must be.
+
+    Attributes:
+        shape: its shape; None for any, and None inside for an axis of any length.
+        dtype: its numpy dtype's name; None for any array, string, bytes, number or None.
+        low: the least value allowed.
+        high: the largest value allowed.
+    """
+
+    shape: tuple[int | None, ...] | None = None
+    dtype: str | None = None
+    low: float = -math.inf
+    high: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a contribution must look like before `lift`.
+
+    Attributes:
+        value: a Tree of Leaf; `Leaf()` at a place lets anything stand there, a whole Tree included.
+        kind: the kind; None for any.
+        max_weight: the largest weight, for each coordinate where weights are a Tree.
+        metrics: the metric names allowed; None for any.
+        weights: "scalar", "tree" or "any".
+    """
+
+    value: Any
+    kind: str | None = None
+    max_weight: float = 1e9
+    metrics: frozenset[str] | None = None
+    weights: str = "scalar"
+
+
+def like(tree: Tree, low: float = -math.inf, high: float = math.inf) -> Any:
+    """A Tree of Leaf that asks for the same names, shapes and dtypes as `tree`, within [low, high]."""
+    if isinstance(tree, Mapping):
+        return {k: like(v, low, high) for k, v in tree.items()}
+    x = np.asarray(tree)
+    return Leaf(x.shape, x.dtype.name, low, high)
+
+
+def zeros(spec: Any) -> Any:
+    """The Tree of zeros that fits a Tree of Leaf: the sum of an empty cohort."""
+    if isinstance(spec, Mapping):
+        return {k: zeros(v) for k, v in spec.items()}
+    if spec.shape is None or spec.dtype is None or None in spec.shape:
+        return None
+    return np.zeros(spec.shape, spec.dtype)
+
+
+def check(c: Contribution, spec: Spec, *, lifted: bool = False) -> None:
+    """Refuse a contribution that breaks its spec.
+
+    Args:
+        c: as the combiner lifted it when `lifted`, else as the participant made it.
+        spec: what the method expects before `lift`.
+        lifted: the values are w·x, so that ranges scale with the weight.
+
+    Raises:
+        ContributionError: names the leaf, what was expected and what was got.
+    """
+    if spec.kind is not None and c.kind != spec.kind:
+        raise ContributionError(f"Kind '{spec.kind}' was asked for. Got '{c.kind}'.")
+    most = _check_weight(c.weight, spec, "weight")
+    _check_metrics(c.metrics, spec.metrics)
+    _check_value(c.value, spec.value, most if lifted else 1.0, "value")
+
+
+def _check_weight(weight: Any, spec: Spec, path: str) -> float:
+    if isinstance(weight, Mapping):
+        if spec.weights == "scalar":
+            raise ContributionError(f"{path} must be one number. Got a Tree of weights.")
+        return max((_check_weight(w, spec, f"{path}.{k}") for k, w in weight.items()), default=0.0)
+    x = np.asarray(weight)
+    if x.dtype.kind not in "fiub" or (x.ndim and spec.weights == "scalar"):
+        raise ContributionError(f"{path} must be a number. Got {_describe(weight)}.")
+    low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
+    if not (low >= 0.0 and high <= spec.max_weight):
+        got = low if not low >= 0.0 else high
+        raise ContributionError(f"{path} must be from 0 to {spec.max_weight:g}. Got {got:g}.")
+    return high
+
+
+def _check_metrics(metrics: Mapping[str, tuple[float, float]], allowed: frozenset[str] | None) -> None:
+    for name, pair in metrics.items():
+        if allowed is not None and name not in allowed:
+            raise ContributionError(f"Metric '{name}' was not asked for.")
+        if len(pair) != 2 or not all(math.isfinite(v) for v in pair):
+            raise ContributionError(f"Metric '{name}' must be a finite (sum, count). Got {tuple(pair)!r}.")
+
+
+def _check_value(value: Any, spec: Any, scale: float, path: str) -> None:
+    if isinstance(spec, Mapping):
+        if not isinstance(value, Mapping):
+            raise ContributionError(f"{path} must be a Tree with {_names(spec)}. Got {_describe(value)}.")
+        if value.keys() != spec.keys():
+            extra, missing = value.keys() - spec.keys(), spec.keys() - value.keys()
+            said = [f"{word} {_names(names)}" for word, names in (("unasked", extra), ("missing", missing)) if names]
+            raise ContributionError(f"{path} does not have the leaves asked for: {'; '.join(said)}.")
+        for k, s in spec.items():
+            _check_value(value[k], s, scale, f"{path}.{k}" if path != "value" else k)
+    elif spec.dtype is None and spec.shape is None and spec.low == -math.inf and spec.high == math.inf:
+        _check_finite(value, path)
+    else:
+        _check_leaf(value, spec, scale, path)
+
+
+def _check_leaf(value: Any, leaf: Leaf, scale: float, path: str) -> None:
+    x = value if isinstance(value, np.ndarray) else np.asarray(value)
+    if leaf.shape is not None and not _fits(x.shape, leaf.shape):
+        raise ContributionError(f"{path} must have shape {leaf.shape}. Got {x.shape}.")
+    if leaf.dtype is not None and x.dtype != np.dtype(leaf.dtype):
+        raise ContributionError(f"{path} must be {leaf.dtype}. Got {x.dtype.name}.")
+    _check_finite(x, path)
+    if x.size and (leaf.low > -math.inf or leaf.high < math.inf):
+        slack = 1e-6 * max(abs(b) for b in (leaf.low, leaf.high) if math.isfinite(b)) * scale
+        low, high = float(x.min()), float(x.max())
+        if low < leaf.low * scale - slack or high > leaf.high * scale + slack:
+            bad = low if low < leaf.low * scale - slack else high
+            raise ContributionError(f"{path} must lie from {leaf.low:g} to {leaf.high:g}. Got {bad / scale:g}.")
+
+
+def _check_finite(value: Any, path: str) -> None:
+    if isinstance(value, Mapping):
+        for k, v in value.items():
+            _check_finite(v, f"{path}.{k}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ContributionError(f"{path} is {value}.")
+    elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        with np.errstate(over="ignore", invalid="ignore"):
+            quick = value.sum()
+        if not np.isfinite(quick) and not np.isfinite(value).all():
+            bad = int((~np.isfinite(value)).sum())
+            word = "NaN" if np.isnan(value).any() else "infinity"
+            raise ContributionError(f"{word} in {path} ({bad} of {value.size} values).")
+
+
+def _fits(shape: tuple[int, ...], want: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(want) and all(w is None or s == w for s, w in zip(shape, want, strict=True))
+
+
+def _names(names: Any) -> str:
+    shown = sorted(map(str, names))
+    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"a Tree with {_names(value)}"
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype.name} of shape {value.shape}"
+    return f"{type(value).__name__} {value!r}"[:80]

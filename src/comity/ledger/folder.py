@@ -1,0 +1,129 @@
+"""The plain files of a run's folder: one holder at a time, writes that are whole or absent, one recipe for ever."""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from comity.core.errors import ConfigError, LedgerError
+
+_ABSENT = object()
+_LINES = 10
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+
+
+def take(folder: Path) -> int:
+    """Make the folder and hold it until the returned descriptor is closed (or the process ends, however it ends).
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+    except BlockingIOError:
+        pid = os.pread(lock, 20, 0).decode(errors="replace") or "unknown"
+        os.close(lock)
+        who = "this process already has" if pid == str(os.getpid()) else "another process is using"
+        hint = "Close it first" if pid == str(os.getpid()) else "Wait for it"
+        raise ConfigError(f"{who} {folder} (pid {pid}). {hint}, or choose another folder.") from None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def write(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Write a file so that it is there whole, after a power cut too, or not there at all."""
+    new = path.with_name(f".{path.name}.tmp")
+    new.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        new.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sweep(folder: Path, keep: Collection[Path]) -> None:
+    """Remove temporary files, and the state files that are not in `keep`. What cannot be removed stays."""
+    states = folder / "states"
+    for path in (*folder.glob(".*.tmp"), *states.glob(".*.tmp"), *states.glob("*.state")):
+        if path not in keep:
+            with suppress(OSError):
+                path.unlink()
+
+
+def agree(path: Path, recipe_json: str) -> None:
+    """Write the recipe where there is none; refuse one that says something else.
+
+    Raises:
+        ConfigError: the folder holds another recipe; the difference is in the message.
+        LedgerError: the recipe there is not JSON.
+    """
+    if not path.exists():
+        return write(path, recipe_json.encode())
+    try:
+        text = path.read_text(encoding="utf-8")
+        old = json.loads(text)
+    except ValueError:
+        raise LedgerError(
+            f"{path} must be JSON. It is damaged. Restore it from a copy, or delete the folder."
+        ) from None
+    lines = [] if text == recipe_json else list(_differences(old, json.loads(recipe_json)))
+    if lines:
+        more = [f"  and {len(lines) - _LINES} more"] if len(lines) > _LINES else []
+        shown = "\n".join([*(f"  {line}" for line in lines[:_LINES]), *more])
+        what = "Choose another folder, or go back to the settings of this one, or delete it to start again."
+        raise ConfigError(f"{path.parent} holds a run with another recipe (there → here):\n{shown}\n{what}")
+    return None
+
+
+def complaint(folder: Path, error: OSError) -> str:
+    """What a person can do about a folder that cannot be used."""
+    safe = "What was saved before is intact."
+    if error.errno in _FULL:
+        return f"The disk that holds {folder} must have room. It is full. Free some space and run again. {safe}"
+    if error.errno in _CLOSED:
+        return f"{folder} must be a folder that can be written. Got: {error}. Choose another, or allow writing. {safe}"
+    if error.errno in _NO_FOLDER:
+        return f"{folder} must be a folder. There is a file in its place ({error}). Choose another folder."
+    return f"{folder} must be a folder that can be read and written. Got: {error}. Choose another. {safe}"
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if isinstance(old, dict) and isinstance(new, dict):
+        for k in (*old, *(k for k in new if k not in old)):
+            yield from _differences(old.get(k, _ABSENT), new.get(k, _ABSENT), f"{path}.{k}" if path else str(k))
+    elif type(old) is not type(new) or old != new:
+        yield f"{path or 'recipe'}: {_short(old)} → {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = "(absent)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

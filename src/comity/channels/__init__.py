@@ -1,0 +1,1 @@
+"""Channels: how contributions become visible."""

@@ -1,0 +1,1 @@
+"""Combiners: many contributions to one."""

@@ -1,0 +1,1 @@
+"""Engines: what carries envelopes between hub and sites."""

@@ -1,0 +1,1 @@
+"""The loop, the site and the selections."""

@@ -1,0 +1,1 @@
+"""Methods: what is learnt, both halves in one file."""

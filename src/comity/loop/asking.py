@@ -1,0 +1,69 @@
+"""Ask a cohort through the engine: count the bytes, keep the receipts, admit each answer once."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from comity.core.contribution import Contribution
+from comity.core.envelope import Envelope, Receipt
+from comity.core.parts import Engine, Until
+from comity.core.round import Round
+from comity.core.rules import Parts
+from comity.core.wire import size
+from comity.loop.hub import Heard
+
+
+class Asking:
+    """The hub's side of every question, whatever it is about."""
+
+    def __init__(self, parts: Parts, engine: Engine, recipe: str) -> None:
+        """Args: parts, engine and the recipe's sha256, hex."""
+        self.parts, self.engine, self.recipe = parts, engine, recipe
+        self.receipts: dict[str, Receipt] = {}
+
+    def until(self, cohort: Sequence[str]) -> Until:
+        """How long to wait for a cohort."""
+        return Until(max(1, self.parts.needed(len(cohort))), self.parts.deadline)
+
+    def ask(
+        self, round: Round, cohort: Sequence[str], heard: Heard, phase: str, body: Callable[[str], Contribution]
+    ) -> Iterator[Envelope]:
+        """Ask each member once and yield the answers as they come, counting the bytes both ways."""
+
+        def message(to: str) -> Envelope:
+            out = Envelope(replace(round, me=to), phase, round.hub, self.recipe, body(to), self.receipts.get(to))
+            heard.down[to] = heard.down.get(to, 0) + size(out)
+            return out
+
+        for answer in self.engine.ask(cohort, message, self.until(cohort)):
+            heard.up[answer.sender] = heard.up.get(answer.sender, 0) + size(answer)
+            yield answer
+
+    def admitted(self, answer: Envelope, heard: Heard, phase: str) -> bool:
+        """Is this the first answer of a member to this question? `heard` says why it is not."""
+        who, body = answer.sender, answer.body
+        wrong = None
+        if who not in heard.asked_set:
+            wrong = "was not asked in this round"
+        elif (answer.round.me, answer.phase, answer.recipe) != (who, phase, self.recipe):
+            wrong = f"answered as '{answer.round.me}' to '{answer.phase}' of recipe {answer.recipe[:8]}"
+        elif who in heard.answered:
+            wrong = "answered twice"
+        elif body.sender not in ("", who):
+            wrong = f"claims to be '{body.sender}'"
+        elif heard.turn and (answer.round.number, answer.round.attempt) != heard.turn:
+            wrong = f"answered for round {answer.round.number + 1}, attempt {answer.round.attempt + 1}"
+        if wrong:
+            heard.refused.append((who, f"{who} {wrong}."))
+            return False
+        if body.kind == "error":
+            reason = body.value.get("reason") if isinstance(body.value, Mapping) else body.value
+            heard.dropped.append((who, str(reason)))
+            return False
+        heard.answered.add(who)
+        return True
+
+    def settle(self, turn: Round, heard: Mapping[str, Heard], closed: bool) -> None:
+        """Keep for each member asked what its next question will say became of its answer."""
+        for h in heard.values():
+            for who in h.asked:
+                self.receipts[who] = Receipt(turn.number, turn.attempt, closed and who in h.accepted)

@@ -1,0 +1,211 @@
+"""One attempt at one round: ask once, open, decode, check, fold, lower, update."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import tee
+from typing import Any
+
+from comity.core.contribution import Contribution
+from comity.core.envelope import Envelope
+from comity.core.errors import ContributionError
+from comity.core.parts import Secret, Transform, Until
+from comity.core.round import Round
+from comity.core.spec import Spec, check, zeros
+from comity.core.tree import frozen
+from comity.core.wire import as_tree, from_tree
+from comity.loop.asking import Asking
+from comity.loop.fold import Fold
+from comity.loop.hub import Heard, HubState
+
+
+class Attempt:
+    """One attempt at one round."""
+
+    def __init__(self, asking: Asking, secret: Secret, turn: Round, members: Mapping[str, Sequence[str]]) -> None:
+        """Args: how to ask, the hub's secret, the round, and hub to the members it hears."""
+        self.asking, self.parts, self.secret = asking, asking.parts, secret
+        self.turns = {h: replace(turn, hub=h, asked=len(ps)) for h, ps in members.items()}
+        self.members = members
+        self.heard = {h: Heard(h, ps, turn=(turn.number, turn.attempt)) for h, ps in members.items()}
+        self.homes = _homes(members)
+        self._frozen: dict[int, tuple[Any, Any]] = {}
+        self.sessions: dict[str, Any] = {}
+        self.public: dict[str, Any] = {}
+        self.states: Mapping[str, HubState] = {}
+
+    def run(self, states: Mapping[str, HubState]) -> tuple[bool, Mapping[str, Heard], dict[str, HubState]]:
+        """Ask, gather and combine.
+
+        Returns:
+            Did every hub reach its quorum; what each heard; and the states, changed only if so.
+        """
+        self.states = states
+        for hub, cohort in self.members.items():
+            self.sessions[hub] = self.parts.channel.setup(cohort, self._channel_ask(hub), self.turns[hub])
+            self.public[hub] = self._published(self.states[hub], self.turns[hub])
+        streams = tee(self._answers(), len(self.members))
+        after = dict(self.states)
+        closed = True
+        for (hub, cohort), stream in zip(self.members.items(), streams, strict=True):
+            gathered, entries = self._gather(hub, stream)
+            h = self.heard[hub]
+            if len(h.accepted) < self.parts.needed(len(cohort)):
+                closed = False
+            elif closed:
+                after[hub] = self._combine(hub, gathered, entries)
+        return closed, self.heard, after if closed else dict(self.states)
+
+    def _answers(self) -> Iterator[Envelope]:
+        """Ask each participant once, as its home."""
+        by_home: dict[str, list[str]] = {}
+        for who, home in self.homes.items():
+            by_home.setdefault(home, []).append(who)
+        for home, cohort in by_home.items():
+            yield from self.asking.ask(self.turns[home], cohort, self.heard[home], "contribute", self._question)
+
+    def _question(self, to: str) -> Contribution:
+        home = self.homes[to]
+        state, turn = self.states[home], self.turns[home]
+        shared = self.parts.method.share(state.method, to, turn)
+        shared = replace(shared, value=self._read_only(shared.value))
+        for i, t in enumerate(self.parts.transforms):
+            if pack := getattr(t, "pack", None):
+                shared = pack(shared, self._entry(state, i, to), to, turn)
+        views = {h: self.sessions[h].view(to) for h, cohort in self.members.items() if self._hears(h, to)}
+        value = {"shared": as_tree(shared), "public": self.public[home], "views": views}
+        return Contribution("question", value)
+
+    def _hears(self, hub: str, who: str) -> bool:
+        return who in self.heard[hub].asked_set
+
+    def _read_only(self, value: Any) -> Any:
+        """The value with read-only arrays, made once for all who are told the same."""
+        if id(value) not in self._frozen:
+            self._frozen[id(value)] = (value, frozen(value))
+        return self._frozen[id(value)][1]
+
+    def _entry(self, state: HubState, i: int, who: str) -> Any:
+        t = self.parts.transforms[i]
+        if t.decodes != "each":
+            return state.transforms[i]
+        entries = state.transforms[i]
+        return entries[who] if who in entries else t.init()
+
+    def _published(self, state: HubState, turn: Round) -> dict[str, Any]:
+        out = {}
+        for i, t in enumerate(self.parts.transforms):
+            if publish := getattr(t, "publish", None):
+                out[str(i)] = publish(state.transforms[i], turn)
+        return out
+
+    def _channel_ask(self, hub: str) -> Any:
+        def ask(cohort: Sequence[str], body: Callable[[str], Contribution], until: Until) -> Iterator[Contribution]:
+            heard = self.heard[hub]
+            kind = body(cohort[0]).kind if cohort else ""
+            for answer in self.asking.ask(self.turns[hub], cohort, heard, kind, body):
+                if answer.sender in heard.asked_set and answer.body.kind != "error":
+                    yield replace(answer.body, sender=answer.sender)
+
+        return ask
+
+    def _sealed(self, hub: str, answers: Iterator[Envelope]) -> Iterator[Contribution]:
+        """The sealed contributions that a hub hears, by their authenticated senders."""
+        heard = self.heard[hub]
+        for answer in answers:
+            mine = self.homes.get(answer.sender, hub) == hub or self._hears(hub, answer.sender)
+            if not mine or not self.asking.admitted(answer, heard, "contribute"):
+                continue
+            try:
+                c = from_tree(answer.body.value[hub])  # type: ignore[index, call-overload]
+            except (TypeError, KeyError, IndexError, ValueError):
+                heard.refused.append((answer.sender, f"{answer.sender} sent no contribution for hub '{hub}'."))
+                continue
+            if c.sender not in ("", answer.sender):
+                heard.refused.append((answer.sender, f"{answer.sender} claims to be '{c.sender}'."))
+                continue
+            yield replace(c, sender=answer.sender)
+
+    def _gather(self, hub: str, answers: Iterator[Envelope]) -> tuple[Any, list[dict[str, Any]]]:
+        """What the combiner needs: the sum, or the list in cohort order; and the members' new entries."""
+        heard, state, parts = self.heard[hub], self.states[hub], self.parts
+        place = {who: i for i, who in enumerate(heard.asked)}
+        fold = Fold(len(heard.asked))
+        kept: dict[int, Contribution] = {}
+        entries: list[dict[str, Any]] = [{} for _ in parts.transforms]
+        opened = parts.channel.open(
+            self._sealed(hub, answers), self.sessions[hub], self._channel_ask(hub), self.asking.until(heard.asked)
+        )
+        for n, c in enumerate(opened):
+            at = place.get(c.sender, n)
+            try:
+                c, news = self._decoded(c, state, hub)
+                if parts.combiner.needs == "sum":
+                    fold.add(at, c)
+                else:
+                    kept[at] = c
+            except ContributionError as error:
+                heard.refused.append((c.sender, f"{c.sender}: {error}"))
+                fold.add(at, None)
+                continue
+            heard.accepted.add(c.sender)
+            for mine, new in zip(entries, news, strict=True):
+                mine.update(new)
+        if parts.channel.reveals != "each":
+            heard.accepted = set(heard.answered)
+        return (fold.total() if parts.combiner.needs == "sum" else [kept[i] for i in sorted(kept)]), entries
+
+    def _decoded(self, c: Contribution, state: HubState, hub: str) -> tuple[Contribution, list[dict[str, Any]]]:
+        """One contribution, decoded where that is done one by one, and checked where the hub sees each."""
+        parts, turn, who = self.parts, self.turns[hub], c.sender
+        news: list[dict[str, Any]] = [{} for _ in parts.transforms]
+        if parts.channel.reveals != "each":
+            return c, news
+        for i, t in reversed(list(enumerate(parts.transforms))):
+            if t.decodes == "each":
+                c, news[i][who] = self._undone(t, c, self._entry(state, i, who), turn)
+        check(c, self._spec(state, who, turn), lifted=parts.combiner.needs != "each")
+        return c, news
+
+    def _undone(self, t: Transform, c: Contribution, entry: Any, turn: Round) -> tuple[Contribution, Any]:
+        try:
+            return t.decode(c, entry, turn, self.secret)
+        except Exception as error:
+            raise ContributionError(
+                f"{type(t).__name__} cannot decode it ({type(error).__name__}: {error})."
+            ) from error
+
+    def _spec(self, state: HubState, who: str, turn: Round) -> Spec:
+        return self.parts.method.expect(state.method, who, turn)
+
+    def _combine(self, hub: str, gathered: Any, entries: list[dict[str, Any]]) -> HubState:
+        """Decode on the sum, lower, update."""
+        parts, state, heard = self.parts, self.states[hub], self.heard[hub]
+        turn = replace(self.turns[hub], answered=len(heard.accepted))
+        if gathered is None:
+            gathered = self._nothing(state, turn)
+        after = list(state.transforms)
+        for i, t in reversed(list(enumerate(parts.transforms))):
+            if t.decodes == "sum":
+                gathered, after[i] = t.decode(gathered, after[i], turn, self.secret)
+            elif entries[i]:
+                after[i] = {**after[i], **entries[i]}
+        combined, combiner = parts.combiner.lower(gathered, state.combiner, turn)
+        heard.metrics = dict(combined.metrics)
+        method = parts.method.update(state.method, combined, turn)
+        return HubState(method, combiner, tuple(after))
+
+    def _nothing(self, state: HubState, turn: Round) -> Contribution:
+        """The sum of an empty cohort."""
+        spec = self._spec(state, "", turn)
+        return Contribution(spec.kind or "", zeros(spec.value), 0.0)
+
+
+def _homes(members: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Who is told what which hub shares: the hub of one's own name, else the first that hears one."""
+    homes: dict[str, str] = {}
+    for hub, cohort in members.items():
+        for who in cohort:
+            homes.setdefault(who, hub)
+            if who == hub:
+                homes[who] = hub
+    return homes

@@ -1,0 +1,264 @@
+"""The participant's side of the wall: its data, its drawer, and what becomes of a question."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from comity.core.contribution import Contribution, Tree
+from comity.core.envelope import Envelope, Key
+from comity.core.errors import ConfigError, ContributionError
+from comity.core.parts import Participant, Secret
+from comity.core.round import Round
+from comity.core.rules import Parts
+from comity.core.tree import frozen, tree_map
+from comity.core.wire import as_tree, encode, from_tree
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An answer whose fate the site does not know yet.
+
+    Attributes:
+        key: what it answers.
+        question: the body that was asked (or its sha256), to tell a repetition from another question.
+        reply: what was sent; sent again when asked the same again.
+        local: the drawer after it, which counts once the hub has accepted the reply.
+    """
+
+    key: Key
+    question: Contribution | bytes
+    reply: Contribution
+    local: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawer:
+    """What a site keeps between rounds. It never leaves the site.
+
+    Attributes:
+        local: part to its Tree: "participant", "transforms.0", "channel", or a drawer that parts share.
+        pending: the last answer, until a receipt settles it.
+    """
+
+    local: Mapping[str, Any]
+    pending: Pending | None = None
+
+
+EMPTY = Drawer({})
+
+
+class Site:
+    """Answers the hub for one participant: asks it to contribute, lifts, encodes and seals.
+
+    A drawer commits in two steps: what an answer changes is pending until the hub's receipt says that
+    the answer was accepted; refused or lost, it is dropped.
+    """
+
+    def __init__(self, name: str, participant: Participant, parts: Parts, secret: Secret) -> None:
+        """Put the participant's side together."""
+        self.name, self.participant, self.parts, self.secret = name, participant, parts, secret
+
+    def answer(self, asked: Envelope, drawer: Drawer) -> tuple[Envelope, Drawer]:
+        """Answer a question.
+
+        Args:
+            asked: the envelope from the hub, `asked.round.me` this site's name.
+            drawer: as it was after the last answer.
+
+        Returns:
+            The answer, and the drawer after it. Where the participant's own code fails, the answer's
+            body is of kind "error" and the drawer is as it was.
+        """
+        drawer = settle(drawer, asked)
+        pending = drawer.pending
+        if pending is not None and pending.key == asked.key:
+            return self._again(asked, pending), drawer
+        try:
+            body, local = self._phase(asked, drawer.local)
+        except Exception as error:  # noqa: BLE001  user code may raise anything; the hub is told, the run goes on
+            return self._reply(asked, failure(error)), drawer
+        if local is drawer.local:
+            return self._reply(asked, body), drawer
+        return self._reply(asked, body), Drawer(drawer.local, Pending(asked.key, asked.body, body, local))
+
+    def _again(self, asked: Envelope, pending: Pending) -> Envelope:
+        question = pending.question
+        if question is asked.body or fingerprint(question) == fingerprint(asked.body):
+            return self._reply(asked, pending.reply)
+        text = f"{self.name} was asked something else for the same round and attempt, and refuses to answer twice."
+        return self._reply(asked, failure(ContributionError(text)))
+
+    def _reply(self, asked: Envelope, body: Contribution) -> Envelope:
+        return replace(asked, sender=self.name, body=body, receipt=None)
+
+    def _phase(self, asked: Envelope, local: Mapping[str, Any]) -> tuple[Contribution, Mapping[str, Any]]:
+        if asked.phase == "score":
+            c, _ = self.participant.contribute(asked.body, _own(local, self._mine), asked.round, self.secret)
+            return c, local
+        if asked.phase == "contribute":
+            return self._contribute(asked.body, asked.round, local)
+        memory = _own(local, "channel")
+        c, after = self.parts.channel.answer(asked.body, memory, asked.round, self.secret)
+        return c, _put(local, "channel", after)
+
+    @property
+    def _mine(self) -> str:
+        return drawer_of(self.participant, "participant")
+
+    def _contribute(
+        self, body: Contribution, round: Round, local: Mapping[str, Any]
+    ) -> tuple[Contribution, Mapping[str, Any]]:
+        told: Any = body.value
+        shared, local = self._unpack(from_tree(told["shared"]), round, local)
+        c, after = self.participant.contribute(shared, _own(local, self._mine), round, self.secret)
+        local = _put(local, self._mine, after)
+        c = self.parts.combiner.lift(c)
+        c, local = self._encode(c, told["public"], round, local)
+        return self._seal(c, told["views"], round, local)
+
+    def _unpack(
+        self, c: Contribution, round: Round, local: Mapping[str, Any]
+    ) -> tuple[Contribution, Mapping[str, Any]]:
+        for i, t in reversed(list(enumerate(self.parts.transforms))):
+            if unpack := getattr(t, "unpack", None):
+                name = drawer_of(t, f"transforms.{i}")
+                c, after = unpack(c, _own(local, name), round)
+                local = _put(local, name, after)
+        return c, local
+
+    def _encode(
+        self, c: Contribution, public: Mapping[str, Any], round: Round, local: Mapping[str, Any]
+    ) -> tuple[Contribution, Mapping[str, Any]]:
+        for i, t in enumerate(self.parts.transforms):
+            name = drawer_of(t, f"transforms.{i}")
+            c, after = t.encode(c, public.get(str(i)), _own(local, name), round, self.secret)
+            local = _put(local, name, after)
+        return c, local
+
+    def _seal(
+        self, c: Contribution, views: Mapping[str, Any], round: Round, local: Mapping[str, Any]
+    ) -> tuple[Contribution, Mapping[str, Any]]:
+        sealed = {}
+        for hub, view in views.items():
+            out, after = self.parts.channel.seal(c, view, _own(local, "channel"), round, self.secret)
+            local = _put(local, "channel", after)
+            sealed[hub] = as_tree(out)
+        return Contribution("sealed", sealed), local
+
+
+def drawer_of(part: object, usual: str) -> str:
+    """The name of a part's drawer: its own, or the one it says that it shares."""
+    return getattr(part, "drawer", usual)
+
+
+def settle(drawer: Drawer, asked: Envelope) -> Drawer:
+    """What a drawer is once the receipt of a new question is known."""
+    pending = drawer.pending
+    if pending is None:
+        return drawer
+    _, number, attempt, _, _ = pending.key
+    receipt = asked.receipt
+    if receipt is not None and (receipt.number, receipt.attempt) == (number, attempt):
+        return Drawer(pending.local if receipt.accepted else drawer.local)
+    same_round = asked.round.number == number and asked.round.attempt == attempt
+    return drawer if same_round else Drawer(drawer.local)
+
+
+def failure(error: BaseException) -> Contribution:
+    """What a site answers when it cannot contribute: the error's own words, never its data."""
+    text = f"{type(error).__name__}: {error}" if not isinstance(error, ContributionError) else str(error)
+    return Contribution("error", {"reason": text})
+
+
+def fingerprint(question: Contribution | bytes) -> bytes:
+    """The sha256 of a question as it travels."""
+    return question if isinstance(question, bytes) else hashlib.sha256(encode(question)).digest()
+
+
+def drawer_tree(drawer: Drawer) -> Tree:
+    """A drawer as a Tree, to be kept on disk."""
+    tree: dict[str, Any] = {"local": dict(drawer.local)}
+    if p := drawer.pending:
+        run, number, attempt, phase, me = p.key
+        key = {"run": run, "number": number, "attempt": attempt, "phase": phase, "me": me}
+        said = {"question": fingerprint(p.question), "reply": as_tree(p.reply), "local": dict(p.local)}
+        tree["pending"] = {"key": key, **said}
+    return tree
+
+
+def tree_drawer(tree: Any) -> Drawer:
+    """A drawer read back from its Tree."""
+    if "pending" not in tree:
+        return Drawer(tree["local"])
+    p = tree["pending"]
+    key = tuple(p["key"][k] for k in ("run", "number", "attempt", "phase", "me"))
+    return Drawer(tree["local"], Pending(key, p["question"], from_tree(p["reply"]), p["local"]))
+
+
+class Sites:
+    """The sites of one process: each is built when it is drawn, and its drawer kept when it holds something.
+
+    Args:
+        find: name to participant.
+        parts: the parts that both sides agreed on.
+        secret: name to that side's own secret.
+        stored: name to a drawer kept earlier, or None.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[str], Participant],
+        parts: Parts,
+        secret: Callable[[str], Secret],
+        stored: Callable[[str], Drawer | None],
+    ) -> None:
+        """Put the sites behind one door."""
+        self._find, self._parts, self._secret, self._stored = find, parts, secret, stored
+        self._drawers: dict[str, Drawer] = {}
+        self._touched: set[str] = set()
+
+    def answer(self, asked: Envelope) -> Envelope:
+        """Answer as the site named in `asked.round.me`."""
+        name = asked.round.me
+        participant = self._find(name)
+        if not callable(getattr(participant, "contribute", None)):
+            kind = type(participant).__name__
+            raise ConfigError(f"Participant '{name}' must have a contribute method. Got {kind}. Use co.Trainer.")
+        before = self.drawer(name)
+        reply, after = Site(name, participant, self._parts, self._secret(name)).answer(asked, before)
+        if after is not before:
+            self._drawers[name] = after
+            self._touched.add(name)
+        return reply
+
+    def drawer(self, name: str) -> Drawer:
+        """A site's drawer as it is now."""
+        if name not in self._drawers:
+            self._drawers[name] = self._stored(name) or EMPTY
+        return self._drawers[name]
+
+    def kept(self, name: str) -> Tree:
+        """What a site has kept; an answer whose fate was not told it yet counts as accepted.
+
+        Raises:
+            ConfigError: there is no such participant.
+        """
+        drawer = self.drawer(name)
+        return dict((drawer.pending.local if drawer.pending else drawer.local).get("participant", {}))
+
+    def touched(self) -> Mapping[str, Drawer]:
+        """The drawers that changed since the last call."""
+        names, self._touched = sorted(self._touched), set()
+        return {name: self._drawers[name] for name in names}
+
+
+def _own(local: Mapping[str, Any], name: str) -> Any:
+    """A part's drawer as it may change it: fresh dicts, and arrays that are read only."""
+    return tree_map(lambda x: x, local.get(name, {}))
+
+
+def _put(local: Mapping[str, Any], name: str, after: Any) -> Mapping[str, Any]:
+    """The drawers with one changed; the same object when it was and stays empty."""
+    empty = isinstance(after, Mapping) and not after and name not in local
+    return local if empty else {**local, name: frozen(after)}

@@ -1,0 +1,251 @@
+"""A collaboration that is running: the loop with its ledger, its drawers and its folder."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from comity.core.envelope import Receipt
+from comity.core.parts import Participant, Roster
+from comity.core.round import Round
+from comity.core.wire import decode_tree, encode_tree
+from comity.engines.local import Local, Population
+from comity.ledger.keys import SideSecret
+from comity.ledger.record import Entry, Ledger
+from comity.loop.asking import Asking
+from comity.loop.hub import Event, Heard, HubState
+from comity.loop.rounds import Rounds
+from comity.loop.select import Every
+from comity.loop.site import Drawer, Sites, drawer_tree, tree_drawer
+
+SAVE_SECONDS = 1.0
+BEST_BY = "valid_log_loss", "valid_mse"
+
+
+@dataclass
+class Saved:
+    """Where a run is kept: a folder, or nowhere."""
+
+    store: Any = None
+    root: bytes = field(default_factory=lambda: os.urandom(32))
+    at: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def open(cls, folder: str | Path | None, agreed: Mapping[str, Any]) -> "Saved":
+        """Open the folder; without one, nothing is kept."""
+        if folder is None:
+            return cls()
+        from comity.ledger.store import Store
+
+        store = Store.open(folder, json.dumps(agreed, indent=1, sort_keys=True, ensure_ascii=False))
+        return cls(store, store.secret())
+
+    def __enter__(self) -> "Saved":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        if self.store is not None:
+            self.store.close()
+
+    def load(self) -> Any:
+        """The last generation, or None."""
+        return self.store.load() if self.store is not None else None
+
+    def due(self) -> bool:
+        """Is it a second since the last save?"""
+        return self.store is not None and time.monotonic() - self.at >= SAVE_SECONDS
+
+    def drawer(self, name: str) -> Drawer | None:
+        """A drawer kept earlier."""
+        data = self.store.drawer(name) if self.store is not None else None
+        return None if data is None else tree_drawer(decode_tree(data))
+
+
+class Running:
+    """Holds everything that changes while a collaboration runs."""
+
+    def __init__(
+        self, fed: Any, engine: Local, saved: Saved, agreed: str, listen: Callable[[Event], None] | None
+    ) -> None:
+        """Begin, or go on from what was saved."""
+        self.fed, self.saved, self.recipe, self._listen = fed, saved, agreed, listen
+        self.parts, self.method = fed.parts, fed.method
+        self.ledger = Ledger()
+        self.metrics: dict[str, float] = {}
+        self.best: Mapping[str, HubState] | None = None
+        self._best_loss = float("inf")
+        secret = SideSecret(saved.root)
+        roster, find = _people(fed.participants)
+        self.sites = Sites(find, self.parts, secret.side, saved.drawer)
+        asking = Asking(self.parts, engine.connect(roster, self.sites.answer), agreed)
+        self.asking = asking
+        base = Round(run=agreed[:16], seed=fed.seed)
+        generation = saved.load()
+        if generation is not None:
+            self.ledger = Ledger.restore(generation.entries)
+        self.rounds = Rounds(asking, base, secret=secret.side(""), past=self.ledger, listen=self._heard)
+        self.states: Mapping[str, HubState] = {}
+        self._kept = len(self.ledger)
+        self._dirty: set[str] = set()
+        if generation is None:
+            self._begin(engine)
+        else:
+            self._go_on(generation)
+
+    def until(self, rounds: int) -> None:
+        """Close rounds until there are so many, scoring and saving on the way.
+
+        What closed is saved whatever ends it: the last round, an error, or Ctrl-C.
+        """
+        try:
+            while self.ledger.rounds < rounds and not self._stopped():
+                self.states = self.rounds.round(self.states, self.ledger.rounds)
+                self._dirty.add("last")
+                self._evaluate(last=self.ledger.rounds == rounds)
+                if self.saved.due():
+                    self._save()
+            if self.ledger.rounds >= rounds and not self._scored():
+                self._evaluate(last=True)
+        finally:
+            self._save()
+
+    def _begin(self, engine: Local) -> None:
+        self.states = self.rounds.start()
+        first = {hub: _digest(state) for hub, state in self.states.items()}
+        facts = {"recipe": self.recipe, "seed": self.fed.seed, "states": first, "choice": dict(engine.choice)}
+        self._append("start", facts)
+        self._dirty.add("last")
+
+    def _go_on(self, generation: Any) -> None:
+        self.states = _states(decode_tree(generation.states["last"]))
+        if "best" in generation.states:
+            self.best = _states(decode_tree(generation.states["best"]))
+        self.metrics = dict(generation.meta["metrics"])
+        self._best_loss = generation.meta["best_loss"]
+        for entry in generation.entries:
+            self._recall(entry)
+
+    def _recall(self, entry: Entry) -> None:
+        facts: Any = entry.facts
+        if entry.kind != "round":
+            return
+        for who, accepted in zip(facts["asked"].split("\n"), facts["accepted"], strict=True):
+            self.asking.receipts[who] = Receipt(facts["round"], facts["attempt"], bool(accepted and facts["closed"]))
+
+    def _stopped(self) -> bool:
+        turn = self.rounds.base
+        ahead = [t.spend(turn) for t in self.parts.transforms if hasattr(t, "spend")]
+        return self.fed.stop is not None and bool(self.fed.stop(self.ledger, ahead))
+
+    def _scored(self) -> bool:
+        """Are the newest states scored already, or are there no scores to take?"""
+        last = self.ledger[-1]
+        return self.fed.evaluate is False or last.kind == "score" or last.kind == "start"
+
+    def _evaluate(self, *, last: bool) -> None:
+        when = self.fed.evaluate
+        if when is False or not (last or (isinstance(when, Every) and when.due(self.ledger.rounds))):
+            return
+        select = (when if isinstance(when, Every) else Every(0)).chosen(len(self.rounds.roster))
+        sums = self.rounds.score(self.states, self.ledger.rounds, select)
+        self.metrics = {name: s / n for name, (s, n) in sums.items() if n}
+        loss = next((self.metrics[name] for name in BEST_BY if name in self.metrics), None)
+        if loss is not None and loss < self._best_loss:
+            self._best_loss, self.best = loss, self.states
+            self._dirty.add("best")
+
+    def _heard(self, event: Event) -> None:
+        for heard in event.heard.values():
+            self._append(event.kind, _facts(event, heard))
+        if self._listen is not None:
+            self._listen(event)
+
+    def _append(self, kind: str, facts: Mapping[str, Any]) -> None:
+        self.ledger.append(kind, facts, time=time.time())
+
+    def _save(self) -> None:
+        """Write entries, states and touched drawers as one generation."""
+        store = self.saved.store
+        if store is None or (self._kept == len(self.ledger) and not self._dirty):
+            return
+        from comity.ledger.store import Generation
+
+        named = {"last": self.states, "best": self.best}
+        states = {k: encode_tree(_tree(named[k] or {})) for k in sorted(self._dirty)}
+        drawers = {name: encode_tree(drawer_tree(d)) for name, d in self.sites.touched().items()}
+        meta = {"metrics": dict(self.metrics), "best_loss": self._best_loss}
+        store.save(Generation(self.ledger.since(self._kept), states, drawers, meta))
+        self._kept, self._dirty, self.saved.at = len(self.ledger), set(), time.monotonic()
+
+
+def _people(participants: Any) -> tuple[Roster, Callable[[str], Participant]]:
+    if isinstance(participants, Population):
+        return participants.names, participants.find
+    return Names(dict.fromkeys(participants)), participants.__getitem__
+
+
+class Names:
+    """A roster of names in their order."""
+
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        """Args: names, in order."""
+        self._set, self._list = set(names), list(names)
+
+    def __len__(self) -> int:
+        return len(self._list)
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """The name at a position."""
+        return self._list[index]
+
+    def __contains__(self, name: object, /) -> bool:
+        return name in self._set
+
+
+def _tree(states: Mapping[str, HubState]) -> dict[str, Any]:
+    return {
+        hub: {
+            "method": s.method,
+            "combiner": s.combiner,
+            "transforms": {str(i): t for i, t in enumerate(s.transforms)},
+        }
+        for hub, s in states.items()
+    }
+
+
+def _states(tree: Any) -> dict[str, HubState]:
+    return {
+        hub: HubState(s["method"], s["combiner"], tuple(s["transforms"][str(i)] for i in range(len(s["transforms"]))))
+        for hub, s in tree.items()
+    }
+
+
+def _digest(state: HubState) -> str:
+    return hashlib.sha256(encode_tree(_tree({"": state})[""])).hexdigest()
+
+
+def _facts(event: Event, heard: Heard) -> dict[str, Any]:
+    """What the ledger keeps of one hub's round: names, bytes and reasons, never values."""
+    asked = list(heard.asked)
+    strangers = sorted({*heard.up, *heard.down} - set(asked))
+    return {
+        "round": event.round.number,
+        "attempt": event.round.attempt,
+        "hub": heard.hub,
+        "closed": event.closed,
+        "asked": "\n".join(asked),
+        "accepted": np.array([who in heard.accepted for who in asked], bool),
+        "up": np.array([heard.up.get(who, 0) for who in asked], np.int64),
+        "down": np.array([heard.down.get(who, 0) for who in asked], np.int64),
+        "strangers": "\n".join(strangers),
+        "refused": {str(i): {"sender": s, "reason": r} for i, (s, r) in enumerate(heard.refused)},
+        "dropped": {str(i): {"sender": s, "reason": r} for i, (s, r) in enumerate(heard.dropped)},
+        "metrics": {k: np.array(v, float) for k, v in heard.metrics.items()},
+    }

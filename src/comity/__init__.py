@@ -20,7 +20,7 @@ _FRONT = {
     "comity.combine.mean": ("Mean",),
     "comity.combine.robust": ("Median",),
     "comity.combine.vote": ("Vote",),
-    "comity.compare": ("compare",),
+    "comity.comparison.compare": ("Comparison", "compare"),
     "comity.core.contribution": ("Contribution",),
     "comity.core.errors": (
         "BadShare",
@@ -43,7 +43,8 @@ _FRONT = {
     "comity.ledger.record": ("Ledger",),
     "comity.loop.select": ("every", "everyone", "poisson", "sample"),
     "comity.methods.fedavg": ("Adam", "FedAvg", "Momentum", "Trainer"),
-    "comity.stats": ("stats",),
+    "comity.methods.query": ("Query",),
+    "comity.summary": ("stats",),
 }
 _HOME = {name: module for module, names in _FRONT.items() for name in names}
 __all__ = sorted([*_HOME, "testing"])

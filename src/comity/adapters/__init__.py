@@ -1,0 +1,1 @@
+"""Ordinary models of other libraries behind one face."""

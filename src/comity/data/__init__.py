@@ -1,0 +1,1 @@
+"""Tables, schemas, preparation, splits and partitions."""

@@ -1,0 +1,1 @@
+"""One self-contained page, and the same in a terminal."""

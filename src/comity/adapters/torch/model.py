@@ -1,0 +1,255 @@
+"""TorchModel: any nn.Module behind the one face of a model."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from comity.adapters.common import epochs_of, measured, named, over, refuse, settings, taken
+from comity.adapters.common import flat as flat_of
+from comity.adapters.torch.batches import batches, tensor, tensors
+from comity.adapters.torch.fit import ELEMENTWISE, around, loss_name, mover, objective, tapped, train
+from comity.adapters.torch.flat import Flat, Policy, policies
+from comity.core.contribution import Array, Metrics, Tree
+from comity.core.errors import ConfigError
+from comity.core.parts import Step
+from comity.core.round import Round
+from comity.core.tree import ravel
+
+_ROWS = 1024
+_SGD = partial(torch.optim.SGD, lr=0.1)
+_BINARY = ("binary_cross_entropy_with_logits", "BCEWithLogitsLoss")
+_WAYS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda z: z.softmax(1),
+    "sigmoid": lambda z: _two(z.sigmoid()),
+    "none": lambda z: z[:, 0] if z.ndim == 2 and z.shape[1] == 1 else z,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TorchModel:
+    """An ordinary nn.Module, trained with an ordinary loss and optimizer.
+
+    The module is copied at construction and never changed; one copy, over one flat vector, is used again for every
+    fit. Parameters are {name: array} as in `named_parameters`, in the module's dtype; those that do not require a
+    gradient do not travel. The optimizer starts anew in each fit. Where the module has BatchNorm, a last batch of one
+    row joins the batch before it.
+
+    Attributes:
+        module: any nn.Module whose parameters are all float32 or all float64.
+        loss: `loss(outputs, targets)`, a mean over the rows of the batch. Targets (rows,) meet outputs (rows, 1) as a
+            column; nothing is broadcast.
+        optimizer: called with a list of tensors: a class of torch.optim, or a partial of one.
+        batch: rows in a step.
+        epochs: passes over the data in one fit; the last may be a part.
+        buffers: what becomes of floating-point buffers such as BatchNorm's running statistics: "average" (they travel
+            with the parameters and are named in `statistics`), "local" (they stay at the site: `fit_local`) or "reset"
+            (each fit begins with the module's own, and they never travel). Whole-number buffers are never averaged;
+            see `buffers_policy`.
+        device: such as "cpu" or "cuda".
+        threads: torch threads during the work, put back afterwards; None leaves them alone.
+        probabilities: how `predict` reads the outputs: "softmax", "sigmoid" (of one column: two columns), "none", or a
+            callable on the output tensor. None decides: sigmoid for binary_cross_entropy_with_logits, none for
+            regression losses and one column, else softmax.
+
+    Data are (X, y) of numpy or torch, a TensorDataset or a Subset of one, all in memory; or any Dataset with a length
+    and rows (x, y), collated batch by batch, so that its random transforms are drawn anew.
+
+    Raises:
+        ConfigError: a setting out of range, or a module that cannot be copied or trained.
+
+    Example:
+        >>> from functools import partial
+        >>> import torch
+        >>> from comity.core.round import Round
+        >>> net = torch.nn.Sequential(torch.nn.Linear(1, 1))
+        >>> sgd = partial(torch.optim.SGD, lr=0.1)
+        >>> model = TorchModel(net, torch.nn.functional.mse_loss, optimizer=sgd, epochs=200)
+        >>> here, X = Round("doctest", seed=0), torch.arange(4.0)[:, None]
+        >>> params, metrics = model.fit(model.init(here), (X, 2 * X[:, 0] + 1), here)
+        >>> model.predict(params, [[4.0]]).round(1).tolist(), metrics["examples"]
+        ([9.0], (4.0, 1.0))
+    """
+
+    module: nn.Module
+    loss: Callable[..., Any]
+    _: KW_ONLY
+    optimizer: Callable[..., Any] = _SGD
+    batch: int = 32
+    epochs: float = 1
+    buffers: Policy = "average"
+    device: str = "cpu"
+    threads: int | None = 1
+    probabilities: str | Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        settings("TorchModel", batch=self.batch, epochs=self.epochs)
+        for name, known in (("buffers", ("average", "local", "reset")), ("probabilities", (*_WAYS, None))):
+            value = getattr(self, name)
+            if value not in known and not (name == "probabilities" and callable(value)):
+                raise ConfigError(
+                    f"The '{name}' of TorchModel must be one of {known}. Got {value!r}. Use '{known[0]}'."
+                )
+        if not isinstance(self.module, nn.Module):
+            raise ConfigError(f"The module of TorchModel must be an nn.Module. Got {type(self.module).__name__}.")
+        try:
+            self.__dict__["_own"] = copy.deepcopy(self.module)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"The module must be one that copy.deepcopy can copy. Got {error}. Build it anew."
+            ) from error
+
+    @cached_property
+    def _flat(self) -> Flat:
+        return Flat(self._own, self.buffers, self.device)
+
+    @property
+    def _own(self) -> nn.Module:
+        """The module as it was at construction."""
+        own: nn.Module = self.__dict__["_own"]
+        return own
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The names of the averaged buffers."""
+        return self._flat.statistics
+
+    def buffers_policy(self) -> dict[str, Policy]:
+        """What becomes of each buffer: name to "average", "local" or "reset"."""
+        return policies(self._own, self.buffers)
+
+    def init(self, round: Round) -> Tree:
+        """The module's own values at construction: {name: array}, views of one vector."""
+        return over(self._flat.layout, ravel(self._flat.start, self._flat.layout).copy())
+
+    def local_init(self) -> Tree:
+        """The first values of the buffers that stay at the site; {} unless buffers="local"."""
+        return {b.name: b.first.cpu().numpy().copy() for b in self._flat.resident}
+
+    def fit(self, params: Tree, data: Any, round: Round, step: Step = Step()) -> tuple[Tree, Metrics]:
+        """Train from `params` on `data`; `params` is not changed. Local buffers begin with their first values.
+
+        Returns:
+            New parameters, and `examples` (rows, 1) and `train_loss` (summed loss, samples seen).
+
+        Raises:
+            ConfigError: data or parameters that do not fit, or Step(private).
+        """
+        new, _, metrics = self.fit_local(params, None, data, round, step=step)
+        return new, metrics
+
+    def fit_local(
+        self, params: Tree, local: Tree, data: Any, round: Round, *, step: Step = Step()
+    ) -> tuple[Tree, Tree, Metrics]:
+        """As `fit`, with the site's own buffers: None or {} stands for `local_init()`.
+
+        Returns:
+            New parameters, the local buffers afterwards, metrics.
+        """
+        refuse(step, "TorchModel", ("loss", "adjust", "mask"))
+        flat, epochs = self._flat, self.epochs if step.epochs is None else step.epochs
+        with flat.lock, around(self.device, self.threads, int(round.mine("torch").integers(2**63))):
+            flat.put(params, self._checked(local))
+            flat.module.train()
+            whole = tensors(data, flat.dtype, self.device)
+            n = len(whole[0]) if isinstance(whole, tuple) else len(whole)  # type: ignore[arg-type]
+            orders = epochs_of(n, epochs, round)
+            pieces = batches(whole, orders, self.batch, pairs=flat.pairs, like=flat.vector)
+            loss, count = train(flat, pieces, objective(flat, self.loss, step), mover(flat, self.optimizer, step))
+            return flat.take(), flat.take_local(), measured(n, loss, count)
+
+    def _checked(self, local: Tree) -> Mapping[str, Any] | None:
+        if local is None or (isinstance(local, Mapping) and not local):
+            return None
+        shapes = {b.name: tuple(b.first.shape) for b in self._flat.resident}
+        if not isinstance(local, Mapping) or {k: np.shape(v) for k, v in local.items()} != shapes:
+            raise ConfigError(f"The local buffers of TorchModel must be {shapes}. Got {local!r:.80}. Use local_init().")
+        return local
+
+    def predict(self, params: Tree, x: Any) -> Array:
+        """(rows, classes) probabilities where there are classes, else (rows,) or (rows, k) numbers."""
+        return self.predict_local(params, None, x)
+
+    def predict_local(self, params: Tree, local: Tree, x: Any) -> Array:
+        """As `predict`, with the site's own buffers: None or {} stands for `local_init()`."""
+        parts = self._passes(params, local, x, ())
+        return np.concatenate([self._way(out)(out).cpu().numpy() for out, _ in parts])
+
+    def features(self, params: Tree, x: Any, taps: Sequence[str]) -> Mapping[str, Array]:
+        """What submodules put out, by their name in `named_modules`: each (rows, ...); "outputs" is the last of all."""
+        taken(taps, [*(n for n, _ in self._flat.module.named_modules() if n), "outputs"], "TorchModel")
+        parts = self._passes(params, None, x, taps)
+        return {t: np.concatenate([seen[t].cpu().numpy() for _, seen in parts]) for t in taps}
+
+    @torch.no_grad()
+    def _passes(self, params: Tree, local: Tree, x: Any, taps: Sequence[str]) -> list[tuple[Tensor, dict[str, Any]]]:
+        flat, out = self._flat, []
+        with flat.lock, around(self.device, self.threads, 0):
+            flat.put(params, self._checked(local))
+            flat.module.eval()
+            for part in torch.split(tensor(x, flat.dtype, self.device), _ROWS):
+                with tapped(flat.module, taps) as seen:
+                    out.append((flat.module(part), seen))
+        return out
+
+    def _way(self, outputs: Tensor) -> Callable[[Tensor], Tensor]:
+        if self.probabilities is not None:
+            return self.probabilities if callable(self.probabilities) else _WAYS[self.probabilities]
+        name, columns = loss_name(self.loss), outputs.shape[1] if outputs.ndim == 2 else 0
+        if name in _BINARY:
+            return _WAYS["sigmoid"]
+        return _WAYS["none" if columns < 2 or name in ELEMENTWISE else "softmax"]
+
+    @torch.no_grad()
+    def load(self, net: nn.Module, tree: Tree) -> None:
+        """Copy parameters (and averaged buffers) into a module of the same shape; nothing else of it changes.
+
+        Raises:
+            ConfigError: a name or shape that differs; nothing was copied then.
+        """
+        layout = self._flat.layout
+        values = over(layout, flat_of(tree, layout, "TorchModel"))
+        known = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+        for name, value in values.items():
+            got = tuple(known[name].shape) if name in known else "none"
+            if got != value.shape:
+                raise ConfigError(
+                    f"'{name}' of the module must have shape {value.shape}. Got {got}. Use the same architecture."
+                )
+        for name, value in values.items():
+            known[name].copy_(torch.from_numpy(value.copy()))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a site compares with its own: names, shapes, dtypes, settings and version; no values and no source."""
+        tensors = [*self._own.named_parameters(), *self._own.named_buffers()]
+        return {
+            "module": named(type(self._own)),
+            "modules": {n: f"{named(type(m))}({m.extra_repr()})" for n, m in self._own.named_modules() if n},
+            "tensors": {n: [str(t.dtype).removeprefix("torch."), *t.shape] for n, t in tensors},
+            "frozen": sorted(n for n, p in self._own.named_parameters() if not p.requires_grad),
+            "buffers": self.buffers_policy(),
+            "loss": _described(self.loss),
+            "optimizer": _described(self.optimizer),
+            "probabilities": _described(self.probabilities) if callable(self.probabilities) else self.probabilities,
+            "batch": self.batch,
+            "epochs": self.epochs,
+            "torch": torch.__version__,
+        }
+
+
+def _two(p: Tensor) -> Tensor:
+    """The probability of the second class as two columns; more columns are as many questions and stay."""
+    p = p[:, 0] if p.ndim == 2 and p.shape[1] == 1 else p
+    return torch.stack([1 - p, p], 1) if p.ndim == 1 else p
+
+
+def _described(thing: Any) -> str:
+    if isinstance(thing, partial):
+        given = [*map(repr, thing.args), *(f"{k}={v!r}" for k, v in sorted(thing.keywords.items()))]
+        return f"{named(thing.func)}({', '.join(given)})"
+    return f"{named(thing)}({thing.extra_repr()})" if isinstance(thing, nn.Module) else named(thing)

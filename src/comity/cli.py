@@ -1,0 +1,134 @@
+"""The command: comity demo, comity compare."""
+
+import shlex
+import sys
+import traceback as tracebacks
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from comity import __version__
+from comity.core.errors import ComityError, ConfigError
+
+app = typer.Typer(
+    name="comity",
+    help="Learn together, each keeping what is theirs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"comity {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _comity(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error comes from.")] = False,
+) -> None:
+    """Learn together, each keeping what is theirs."""
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the two reports go.")] = Path("comity-demo"),
+    repeats: Annotated[int, typer.Option(help="Random splits.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds of joint training.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of splits, models and training.")] = 0,
+) -> None:
+    """Is it worth joining? On two real data sets that come with scikit-learn."""
+    from rich.console import Console
+
+    from comity.comparison.compare import compare
+    from comity.demo import comparisons
+    from comity.report.terminal import print_demo, progress
+
+    console = Console()
+    console.print("Two real data sets that come with scikit-learn. Nothing leaves this machine.", style="dim")
+    answers, paths = {}, {}
+    for title, (tables, target, called, what) in comparisons().items():
+        with progress() as update:
+            answer = compare(
+                tables, target, rounds=rounds, repeats=repeats, seed=seed, title=f"{title}: {what}", called=called,
+                tell=lambda text, done, title=title: update(f"{title}   {text}", done),
+            )  # fmt: skip
+        answers[title] = _with_command(
+            answer, f"comity demo --repeats {repeats} --rounds {rounds} --seed {seed}"
+        ).results
+        paths[title] = folder / f"{title.replace(' ', '-')}.html"
+        _with_command(answer, "").report(paths[title])
+    print_demo(answers, console, paths)
+
+
+@app.command()
+def compare(
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet, one row for each record.")],
+    target: Annotated[str, typer.Option(help="The column to be predicted.")],
+    party: Annotated[str, typer.Option(help="The column that says whose a row is.")],
+    model: Annotated[str, typer.Option(help="auto, linear, mlp or trees.")] = "auto",
+    rounds: Annotated[int, typer.Option(help="Rounds of joint training.")] = 30,
+    repeats: Annotated[int, typer.Option(help="Random splits; intervals are over them.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of splits, models and training.")] = 0,
+    pooled: Annotated[bool, typer.Option("--pooled/--no-pooled", help="The ceiling, which moves rows.")] = True,
+    json: Annotated[Path | None, typer.Option(help="Write all results to this file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the page to this file.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Keep the joint runs in this folder.")] = None,
+) -> None:
+    """Is it worth joining? Alone, ensemble, joint, personal and pooled on the same splits."""
+    from rich.console import Console
+
+    from comity.comparison.compare import compare as compared
+    from comity.report.terminal import print_results, progress
+
+    with progress() as update:
+        answer = compared(
+            table, target, party=party, model=model, rounds=rounds, repeats=repeats, seed=seed, pooled=pooled,
+            runs=runs, tell=update,
+        )  # fmt: skip
+    answer = _with_command(answer, shlex.join(["comity", *sys.argv[1:]]))
+    if json is not None:
+        answer.json(json)
+    if report is not None:
+        answer.report(report)
+    print_results(answer.results, Console(), report_path=report)
+
+
+def _with_command(answer: Any, command: str) -> Any:
+    """The answer, with how to get it again."""
+    from dataclasses import replace
+
+    return replace(answer, results={**answer.results, "settings": {**answer.results["settings"], "command": command}})
+
+
+def main() -> None:
+    """Run the command: 0 done, 1 ran but failed, 2 wrong input, 130 interrupted."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _say("stopped", "Interrupted. Run the same command to start again.")
+        sys.exit(INTERRUPTED)
+    except ComityError as error:
+        if "--traceback" in sys.argv:
+            tracebacks.print_exc()
+        _say("error", str(error))
+        sys.exit(WRONG if isinstance(error, ConfigError) else FAILED)
+
+
+def _say(label: str, text: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    first, *rest = text.splitlines() or [""]
+    console = Console(stderr=True)
+    console.print(Text(f"{label:<11}", "#B33D00") + Text(first), highlight=False, soft_wrap=True)
+    for line in rest:
+        console.print(Text(" " * 11 + line), highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""The main job: is it worth joining? Alone, ensemble, joint, personal and pooled on the same splits."""

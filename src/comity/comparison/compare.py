@@ -1,0 +1,273 @@
+"""Is it worth joining? Every way on the same splits, every choice on validation rows only."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from comity.adapters.threads import one_thread
+from comity.comparison import results as made
+from comity.comparison.desk import Desk
+from comity.comparison.families import families
+from comity.comparison.hub import Hub, Joint, Traffic, merged
+from comity.comparison.verdict import noun
+from comity.core.errors import ConfigError
+from comity.data.schema import Schema
+from comity.data.tables import column, parties_of
+
+Tell = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a comparison is run.
+
+    Attributes:
+        target: the column to be predicted.
+        party: the column that says whose a row is; None where each party has a table of its own.
+        model: "auto", "linear", "mlp" or "trees".
+        rounds: of joint training.
+        repeats: random splits.
+        seed: of splits, models and training.
+        pooled: also move the rows to the hub, for the ceiling.
+    """
+
+    target: str
+    party: str | None = None
+    model: str = "auto"
+    rounds: int = 30
+    repeats: int = 5
+    seed: int = 0
+    pooled: bool = True
+
+    def __post_init__(self) -> None:
+        families(self.model)
+        for name in ("rounds", "repeats"):
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
+                raise ConfigError(f"The '{name}' must be an int >= 1. Got {getattr(self, name)!r}.")
+        if not isinstance(self.seed, int):
+            raise ConfigError(f"The 'seed' must be an int. Got {self.seed!r}.")
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """What one random split gave.
+
+    Attributes:
+        ways: way to party to {"valid": sheet, "test": sheet}.
+        joint: the joint model that was chosen; None where no family can be trained jointly.
+        chosen: way to what was chosen, in words.
+        traffic: bytes of preparation and the chosen joint training.
+    """
+
+    ways: Mapping[str, Mapping[str, Any]]
+    joint: Joint | None
+    chosen: Mapping[str, str]
+    traffic: Traffic
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The answer.
+
+    Attributes:
+        results: everything, as in the JSON.
+
+    Its text is the verdict.
+    """
+
+    results: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def verdict(self) -> str:
+        """The answer in plain words."""
+        return str(self.results["verdict"])
+
+    def __str__(self) -> str:
+        return self.verdict
+
+    def report(self, path: str | Path) -> Path:
+        """Write one self-contained HTML page.
+
+        Raises:
+            ConfigError: the path cannot be written, or the extra "report" is not installed.
+        """
+        from comity.report.page import write_page
+
+        return write_page(self.results, path)
+
+    def json(self, path: str | Path) -> Path:
+        """Write the results as JSON.
+
+        Raises:
+            ConfigError: the path cannot be written.
+        """
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_text(json.dumps(self.results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        except OSError as error:
+            raise ConfigError(f"The JSON must be a file that can be written. {path}: {error.strerror}.") from error
+        return Path(path)
+
+
+def compare(
+    source: Any,
+    target: str,
+    *,
+    party: str | None = None,
+    model: str = "auto",
+    rounds: int = 30,
+    repeats: int = 5,
+    seed: int = 0,
+    pooled: bool = True,
+    runs: str | Path | None = None,
+    title: str | None = None,
+    called: str | None = None,
+    tell: Tell | None = None,
+) -> Comparison:
+    """Compare learning alone with learning together, for each party.
+
+    Five ways on the same seeded splits (60 % training, 20 % validation, 20 % test within each party):
+    alone (its own model), ensemble (the average of all own models), joint (FedAvg or FedAdam), personal
+    (the joint model tuned at home) and pooled (the ceiling; it moves rows). Families, optimizers,
+    stopping and tuning are chosen on validation rows. A party's gain is its best way of joining, chosen on
+    its validation rows, minus alone. Tables are touched by their parties' desks only.
+
+    Args:
+        source: a path (CSV, Parquet), a pandas or polars frame, or {party: path or frame}.
+        target: the column to be predicted: classes, or a number.
+        party: the column that says whose a row is; left out with a mapping.
+        model: "auto" tries all families: "linear", "mlp" (32 hidden), "trees" (gradient boosting, which
+            has no joint way yet).
+        rounds: of joint training.
+        repeats: random splits; intervals are 95 % over them (Nadeau and Bengio, 2003).
+        seed: of splits, models and training: the same seed gives the same results.
+        pooled: False leaves out the way that moves rows.
+        runs: a folder for the joint runs (recipe, ledger, states).
+        title: what to call the data; by default the file's name.
+        called: what to call a party, as "hospital"; by default the party column's name where it is such a word.
+        tell: is told what is being done and how much of all is done, in [0, 1].
+
+    Raises:
+        ConfigError: no such file or column, an empty table, one class only, fewer than two parties with at
+            least 10 rows, or a bad setting.
+
+    Example:
+        >>> import numpy as np, polars, comity as co
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.normal(size=200)
+        >>> table = polars.DataFrame({"x": x, "sick": (x > 0).astype(int), "hospital": ["a", "b"] * 100})
+        >>> answer = co.compare(table, "sick", party="hospital", model="linear", rounds=5, repeats=2)
+        >>> sorted(answer.results["ways"]), answer.results["question"]["rows"]
+        (['alone', 'ensemble', 'joint', 'personal', 'pooled'], 200)
+    """
+    settings = Settings(target, party, model, rounds, repeats, seed, pooled)
+    begun = (time.perf_counter(), time.process_time())
+    tables, aside = _tables(source, settings)
+    hub = Hub({name: Desk(name, table, target, seed) for name, table in tables.items()}, seed)
+    schema, rows, described = hub.describe(target)
+    folder = _runs_folder(runs, tables, settings)
+    with one_thread():
+        done = [_Repeat(hub, schema, settings, k, tell or _silent).run(folder) for k in range(settings.repeats)]
+    facts = made.Facts(
+        title=title or _title(source),
+        noun=called or noun(party),
+        schema=schema,
+        rows=rows,
+        aside=aside,
+        described=described,
+        seconds=(time.perf_counter() - begun[0], time.process_time() - begun[1]),
+    )
+    return Comparison(made.results(facts, settings, done))
+
+
+class _Repeat:
+    """One random split, all ways."""
+
+    def __init__(self, hub: Hub, schema: Schema, settings: Settings, number: int, tell: Tell) -> None:
+        self.hub, self.schema, self.settings, self.number = hub, schema, settings, number
+        self.folder: Path | None = None
+        self._tell = tell
+        self.families = families(settings.model)
+        self.epochs = max(settings.rounds, 30)
+
+    def run(self, folder: Path | None) -> Repeat:
+        """Every way, its joint runs kept in `folder`."""
+        self.folder = folder
+        self.tell("prepare", 0.0)
+        preparation, prepared = self.hub.prepare(self.schema, self.number)
+        ways: dict[str, Any] = {}
+        self.tell("alone", 0.02)
+        ways["alone"] = self.hub.alone(self.schema, self.number, self.families, self.epochs)
+        self.tell("ensemble", 0.25)
+        ways["ensemble"] = self.hub.ensemble(self.number)
+        chosen = {"alone": _most([ways["alone"][p]["family"] for p in ways["alone"]])}
+        joint = self._joint(preparation)
+        if joint is not None:
+            ways["joint"] = self.hub.joint_scores(joint, self.number)
+            self.tell("personal", 0.75)
+            ways["personal"] = self.hub.personal(joint, self.number)
+            chosen["joint"] = str(joint.trial)
+        if self.settings.pooled:
+            self.tell("pooled", 0.85)
+            ceiling = self.hub.pooled(self.families, preparation, self.number, self.epochs)
+            ways["pooled"], chosen["pooled"] = self.hub.score(ceiling, self.number), ceiling.family
+        self.tell("done", 1.0)
+        return Repeat(ways, joint, chosen, merged(prepared, joint.traffic) if joint else prepared)
+
+    def _joint(self, preparation: Any) -> Joint | None:
+        """Every gradient family with every server optimizer; the least validation loss wins."""
+        trials = self.hub.trials(self.families, preparation)
+        best = None
+        for i, trial in enumerate(trials):
+            folder = self.folder and self.folder / f"repeat-{self.number}" / str(trial).replace(", ", "-")
+            found = self.hub.joint(
+                trial, self.number, rounds=self.settings.rounds, folder=folder, tell=self._rounds(i, len(trials))
+            )
+            best = found if best is None or (found is not None and found.loss < best.loss) else best
+        return best
+
+    def _rounds(self, i: int, n: int) -> Callable[[int], None]:
+        def tell(closed: int) -> None:
+            part = (i + closed / self.settings.rounds) / n
+            self.tell(f"joint {i + 1}/{n}   round {closed}/{self.settings.rounds}", 0.3 + 0.42 * part)
+
+        return tell
+
+    def tell(self, what: str, part: float) -> None:
+        n = self.settings.repeats
+        self._tell(f"repeat {self.number + 1}/{n}   {what}", (self.number + part) / n)
+
+
+def _tables(source: Any, settings: Settings) -> tuple[Mapping[str, Any], int]:
+    tables, aside = parties_of(source, settings.party)
+    for name, table in tables.items():
+        where = name if isinstance(source, Mapping) else _title(source)
+        column(table, settings.target, where)
+    return tables, aside
+
+
+def _runs_folder(runs: str | Path | None, tables: Mapping[str, Any], settings: Settings) -> Path | None:
+    """A folder named by what is compared, so that runs over other rows are never taken for these."""
+    if runs is None:
+        return None
+    import hashlib
+
+    h = hashlib.sha256(repr(settings).encode())
+    for name in sorted(tables):
+        h.update(repr((name, tables[name].columns)).encode() + tables[name].hash_rows(seed=0).to_numpy().tobytes())
+    return Path(runs) / h.hexdigest()[:16]
+
+
+def _title(source: Any) -> str:
+    return Path(source).name if isinstance(source, str | Path) else "the table"
+
+
+def _most(words: list[str]) -> str:
+    return max(sorted(set(words)), key=words.count)
+
+
+def _silent(what: str, done: float) -> None:
+    """Say nothing."""

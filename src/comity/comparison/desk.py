@@ -1,0 +1,234 @@
+"""A party's side of a comparison: the only place that touches its table.
+
+It answers queries (`shared.value["step"]` names one) and, in its seat, trains the joint model. What it
+prepares and trains stays here, in memory, between queries.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from comity.comparison.families import Rows, build, chosen, improved, predictor, rows_of
+from comity.comparison.sheet import sheet
+from comity.core.contribution import Contribution, Tree
+from comity.core.errors import ContributionError
+from comity.core.parts import Secret
+from comity.core.round import Round
+from comity.data.prepare import Preparation, moment_weights, moments, vocabulary
+from comity.data.schema import Schema, describe
+from comity.data.split import split
+from comity.data.tables import column, labelled, words
+from comity.methods.fedavg import Trainer
+
+TUNING = 10
+"""At most so many epochs of fine-tuning."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A party's rows of one repeat."""
+
+    train: Rows
+    valid: Rows
+    test: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Desk:
+    """Answers the queries of a comparison for one party.
+
+    Attributes:
+        name: the party.
+        table: its rows; those without a target are not used.
+        target: the column to be predicted.
+        seed: of the splits.
+    """
+
+    name: str
+    table: Any = field(repr=False, metadata={"data": True})
+    target: str
+    seed: int
+    _memory: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, metadata={"data": True})
+
+    def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
+        """Answer one query.
+
+        Raises:
+            ContributionError: there is no such step.
+        """
+        asked: Any = shared.value
+        steps: Mapping[str, Callable[[Any, Round], Contribution]] = {
+            "describe": self._describe,
+            "moments": self._moments,
+            "vocabulary": self._vocabulary,
+            "prepare": self._prepare,
+            "alone": self._alone,
+            "model": self._model,
+            "ensemble": self._ensemble,
+            "score": self._score,
+            "personal": self._personal,
+            "rows": self._rows,
+        }
+        if asked["step"] not in steps:
+            raise ContributionError(
+                f"There is no step '{asked['step']}' in a comparison. Use the same version of comity."
+            )
+        return steps[asked["step"]](asked, round), local
+
+    @property
+    def known(self) -> Any:
+        """The rows whose target is known."""
+        if "known" not in self._memory:
+            self._memory["known"] = labelled(self.table, self.target)[0]
+        return self._memory["known"]
+
+    def split(self, repeat: int) -> Split:
+        """This repeat's rows under the joint preparation.
+
+        Raises:
+            ContributionError: the preparation was not sent yet.
+        """
+        if ("split", repeat) not in self._memory:
+            raise ContributionError(f"The preparation of repeat {repeat} was not sent yet.")
+        return self._memory["split", repeat]  # type: ignore[no-any-return]
+
+    def _describe(self, asked: Any, round: Round) -> Contribution:
+        return Contribution("schema", describe(self.known, self.target))
+
+    def _moments(self, asked: Any, round: Round) -> Contribution:
+        schema = Schema.from_tree(asked["schema"])
+        said = moments(self._train_rows(schema, asked["repeat"]), schema)
+        return Contribution("statistics", said, moment_weights(said))
+
+    def _vocabulary(self, asked: Any, round: Round) -> Contribution:
+        schema = Schema.from_tree(asked["schema"])
+        return Contribution("statistics", vocabulary(self._train_rows(schema, asked["repeat"]), schema))
+
+    def _prepare(self, asked: Any, round: Round) -> Contribution:
+        preparation = Preparation.from_tree(asked["preparation"])
+        repeat = asked["repeat"]
+        self._forget(repeat)
+        self._memory["preparation", repeat] = preparation
+        self._memory["split", repeat] = self._split(preparation, repeat)
+        return Contribution("statistics", {"rows": float(self.known.height)})
+
+    def _alone(self, asked: Any, round: Round) -> Contribution:
+        """Prepare, train and choose with own rows only."""
+        schema, repeat = Schema.from_tree(asked["schema"]), asked["repeat"]
+        own = self._train_rows(schema, repeat)
+        preparation = Preparation.of(schema, moments(own, schema), vocabulary(own, schema), rare=1)
+        s = self._split(preparation, repeat)
+        tried, classes = asked["families"].split(","), len(schema.classes)
+        best = chosen(tried, s.train, s.valid, round, classes=classes, epochs=asked["epochs"])
+        kept = {"family": best.family, "preparation": preparation.to_tree(), "params": best.params}
+        self._memory["own", repeat] = kept
+        predict = predictor(best.family, best.model, best.params, preparation)
+        return Contribution("score", {**self._sheets(predict, s), "family": best.family})
+
+    def _model(self, asked: Any, round: Round) -> Contribution:
+        return Contribution("model", self._memory["own", asked["repeat"]])
+
+    def _ensemble(self, asked: Any, round: Round) -> Contribution:
+        """The average of the parties' own models, each behind its own preparation."""
+        repeat, said = asked["repeat"], []
+        for party in sorted(asked["members"]):
+            member = asked["members"][party]
+            preparation = Preparation.from_tree(member["preparation"])
+            s = self._split(preparation, repeat)
+            model = self._built(member["family"], preparation, s)
+            predict = predictor(member["family"], model, member["params"], preparation)
+            said.append((predict(s.valid), predict(s.test)))
+        valid, test = (np.mean([m[i] for m in said], axis=0) for i in (0, 1))
+        return Contribution("score", {"valid": sheet(valid, s.valid.y), "test": sheet(test, s.test.y)})
+
+    def _score(self, asked: Any, round: Round) -> Contribution:
+        s, preparation, model = self._shared_model(asked)
+        predict = predictor(asked["family"], model, asked["params"], preparation)
+        return Contribution("score", self._sheets(predict, s))
+
+    def _personal(self, asked: Any, round: Round) -> Contribution:
+        """Fine-tune the joint model on own rows as long as own validation rows gain from it."""
+        s, preparation, model = self._shared_model(asked)
+        params, _ = improved(model, asked["params"], (s.train, s.valid), round, TUNING)
+        return Contribution("score", self._sheets(predictor(asked["family"], model, params, preparation), s))
+
+    def _rows(self, asked: Any, round: Round) -> Contribution:
+        """Prepared rows, for the ceiling only: this is what pooling would move."""
+        s = self.split(asked["repeat"])
+        parts = {"train": s.train, "valid": s.valid}
+        return Contribution("sample", {k: _row_tree(r) for k, r in parts.items()})
+
+    def _shared_model(self, asked: Any) -> tuple[Split, Preparation, Any]:
+        repeat = asked["repeat"]
+        s, preparation = self.split(repeat), self._memory["preparation", repeat]
+        return s, preparation, self._built(asked["family"], preparation, s, asked["rate"])
+
+    def _built(self, family: str, preparation: Preparation, s: Split, rate: float = 0.01) -> Any:
+        """A model of this shape; the rate matters only where it goes on training."""
+        return build(family, s.train.x.shape[1], len(preparation.schema.classes), rate)
+
+    def _sheets(self, predict: Callable[[Rows], Any], s: Split) -> dict[str, Any]:
+        return {"valid": sheet(predict(s.valid), s.valid.y), "test": sheet(predict(s.test), s.test.y)}
+
+    def _indices(self, schema: Schema, repeat: int) -> tuple[Any, ...]:
+        if ("indices", repeat) not in self._memory:
+            y = column(self.known, self.target)
+            keys = y.to_numpy().astype(np.float64) if schema.task == "regression" else _codes(y)
+            self._memory["indices", repeat] = split(keys, self.seed, repeat=repeat, party=self.name)
+        return self._memory["indices", repeat]  # type: ignore[no-any-return]
+
+    def _train_rows(self, schema: Schema, repeat: int) -> Any:
+        return self.known[self._indices(schema, repeat)[0]]
+
+    def _split(self, preparation: Preparation, repeat: int) -> Split:
+        everything = rows_of(preparation, self.known)
+        return Split(*(everything.take(i) for i in self._indices(preparation.schema, repeat)))
+
+    def _forget(self, repeat: int) -> None:
+        """Earlier repeats are over."""
+        for key in [k for k in self._memory if isinstance(k, tuple) and k[1] != repeat]:
+            del self._memory[key]
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A desk's seat in the training of one joint model: an ordinary trainer on its rows.
+
+    Attributes:
+        desk: whose rows.
+        model: what is trained.
+        repeat: which split.
+    """
+
+    desk: Desk = field(metadata={"data": True})
+    model: Any
+    repeat: int
+
+    def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
+        """As `Trainer` on this repeat's training and validation rows."""
+        s = self.desk.split(self.repeat)
+        trainer = Trainer(self.model, (s.train.x, s.train.fitted), valid=(s.valid.x, s.valid.fitted))
+        return trainer.contribute(shared, local, round, secret)
+
+
+def _codes(y: Any) -> Any:
+    """Class numbers of one party's own classes, for stratified splits."""
+    return np.unique(words(y).to_numpy().astype(str), return_inverse=True)[1]
+
+
+def _row_tree(rows: Rows) -> dict[str, Any]:
+    """Rows as they travel: a missing value is marked, for what is not a number is refused."""
+    missing = np.isnan(rows.ordinal)
+    ordinal = np.where(missing, np.float32(0), rows.ordinal)
+    return {"x": rows.x, "ordinal": ordinal, "missing": missing, "y": rows.y, "fitted": rows.fitted}
+
+
+def pooled(trees: Mapping[str, Any], part: str) -> Rows:
+    """The rows of all parties together, from what they sent for the ceiling."""
+    sides = [trees[party][part] for party in sorted(trees)]
+    x, ordinal, missing, y, fitted = (
+        np.concatenate([s[k] for s in sides]) for k in ("x", "ordinal", "missing", "y", "fitted")
+    )
+    return Rows(x, np.where(missing, np.float32(np.nan), ordinal), y, fitted)

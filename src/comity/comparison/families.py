@@ -1,0 +1,171 @@
+"""The families of models that are compared, each behind the same face."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from comity.adapters.numpy import MLP, Linear
+from comity.adapters.trees import boosted_trees
+from comity.core.contribution import Array
+from comity.core.errors import ConfigError
+from comity.core.parts import Model, Step
+from comity.core.round import Round
+from comity.core.scores import scores
+from comity.data.prepare import Preparation
+
+FAMILIES = ("linear", "mlp", "trees")
+RATES = {True: (0.005, 0.03), False: (0.002, 0.01)}
+"""Learning rates that are tried: for classes, and for a measured target."""
+CHUNK = 2
+"""Epochs between two looks at the validation rows."""
+PATIENCE = 5
+"""Looks without progress after which training stops."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some of a party's rows, as models see them.
+
+    Attributes:
+        x: (rows, inputs) float32 for gradients.
+        ordinal: (rows, columns) float32 for trees, NaN where missing.
+        y: (rows,) class numbers, or the measured target.
+        fitted: (rows,) the target that models train on: y, or y standardised.
+    """
+
+    x: Array
+    ordinal: Array
+    y: Array
+    fitted: Array
+
+    def take(self, index: Array) -> "Rows":
+        """Some of these rows."""
+        return Rows(self.x[index], self.ordinal[index], self.y[index], self.fitted[index])
+
+    def of(self, family: str) -> Array:
+        """The inputs that a family takes."""
+        return self.ordinal if family == "trees" else self.x
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model that was chosen.
+
+    Attributes:
+        family: "linear", "mlp" or "trees".
+        model: with its settings.
+        params: as fitted.
+        loss: on the validation rows.
+    """
+
+    family: str
+    model: Model
+    params: Any
+    loss: float
+
+
+def rows_of(preparation: Preparation, table: Any) -> Rows:
+    """All rows of a prepared table."""
+    x, y = preparation.transform(table)
+    fitted = preparation.to_standard(y) if preparation.schema.task == "regression" else y
+    return Rows(x, preparation.ordinal(table), y, fitted)
+
+
+def families(model: str) -> tuple[str, ...]:
+    """The families that a choice of `model` allows.
+
+    Raises:
+        ConfigError: no such family.
+    """
+    if model == "auto":
+        return FAMILIES
+    if model not in FAMILIES:
+        raise ConfigError(f"The 'model' must be auto, {', '.join(FAMILIES)}. Got {model!r}.")
+    return (model,)
+
+
+def candidates(family: str, inputs: int, classes: int) -> list[Model]:
+    """The models of a family that are tried: one for each learning rate.
+
+    Args:
+        family: "linear", "mlp" or "trees".
+        inputs: columns of x.
+        classes: 0 for a measured target.
+    """
+    rates = (0.0,) if family == "trees" else RATES[bool(classes)]
+    return [build(family, inputs, classes, rate) for rate in rates]
+
+
+def build(family: str, inputs: int, classes: int, rate: float = 0.0) -> Model:
+    """The model of a family; trees have no rate of this kind."""
+    if family == "linear":
+        return Linear(inputs, classes, rate=rate, momentum=0.9, decay=1e-4, batch=32)
+    if family == "mlp":
+        return MLP(inputs, classes, hidden=(32,), rate=rate, momentum=0.9, decay=1e-4, batch=32)
+    return boosted_trees(classes)
+
+
+def chosen(tried: Sequence[str], train: Rows, valid: Rows, round: Round, *, classes: int, epochs: int) -> Fitted:
+    """Fit every candidate of every family, and keep the one that does best on the validation rows."""
+    best = None
+    for family in tried:
+        for model in candidates(family, train.x.shape[1], classes):
+            fit = _grown if family == "trees" else _descended
+            params, loss = fit(model, (train, valid), round, epochs)
+            best = (family, model, params, loss) if best is None or loss < best[3] else best
+    assert best is not None
+    return Fitted(best[0], best[1], best[2](), best[3])
+
+
+def _grown(model: Any, rows: tuple[Rows, Rows], round: Round, epochs: int) -> tuple[Callable[[], Any], float]:
+    """Trees and their validation loss; they are packed only when asked for."""
+    train, valid = rows
+    estimator = model.fitted((train.ordinal, train.fitted), round)
+    return partial(model.packed, estimator), _loss(model.predicted(estimator, valid.ordinal), valid)
+
+
+def _descended(model: Model, rows: tuple[Rows, Rows], round: Round, epochs: int) -> tuple[Callable[[], Any], float]:
+    """A model that gradients train, and its validation loss."""
+    params, loss = improved(model, model.init(round), rows, round, epochs)
+    return lambda: params, loss
+
+
+def improved(model: Model, params: Any, rows: tuple[Rows, Rows], round: Round, epochs: int) -> tuple[Any, float]:
+    """Train on from `params` by gradients, looking at the validation rows on the way.
+
+    Returns:
+        What did best there (`params`, if nothing after them did better) and its validation loss.
+    """
+    train, valid = rows
+    best, least, waited = params, _loss(model.predict(params, valid.x), valid), 0
+    for at in range(0, epochs, CHUNK):
+        here = replace(round, number=at)
+        params, _ = model.fit(params, (train.x, train.fitted), here, Step(epochs=min(CHUNK, epochs - at)))
+        now = _loss(model.predict(params, valid.x), valid)
+        waited = 0 if now < least else waited + 1
+        best, least = (params, now) if now < least else (best, least)
+        if waited >= PATIENCE:
+            break
+    return best, least
+
+
+def _loss(predicted: Array, valid: Rows) -> float:
+    """Mean log loss, or mean squared error of the standardised target; infinite without rows or numbers."""
+    if not len(valid.y):
+        return float("inf")
+    found = scores(predicted, valid.fitted)
+    total, n = found["log_loss"] if "log_loss" in found else found["mse"]
+    return total / n if np.isfinite(total) else float("inf")
+
+
+def predictor(family: str, model: Model, params: Any, preparation: Preparation) -> Callable[[Rows], Array]:
+    """Rows to probabilities, or to numbers in the target's own unit."""
+
+    def predict(rows: Rows) -> Array:
+        out = np.asarray(model.predict(params, rows.of(family)))
+        return out if out.ndim == 2 else preparation.to_target(out)
+
+    return predict

@@ -1,0 +1,225 @@
+"""The hub's side of a comparison: every way, as collaborations with the parties' desks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from comity.collaboration import Collaboration, Run
+from comity.combine.collect import Collect
+from comity.combine.mean import Mean
+from comity.comparison.desk import Desk, Seat, pooled
+from comity.comparison.families import Fitted, candidates, chosen
+from comity.core.errors import ConfigError, TooFewParticipants
+from comity.core.parts import Combiner
+from comity.core.round import Round
+from comity.data.prepare import Preparation, merge_vocabularies
+from comity.data.schema import Schema, agree
+from comity.ledger.record import Ledger
+from comity.loop.hub import Event
+from comity.loop.select import every
+from comity.methods.fedavg import Adam, FedAvg, Momentum, ServerStep
+from comity.methods.query import Query
+
+SERVERS: Mapping[str, ServerStep] = {"FedAvg": Momentum(), "FedAdam": Adam(rate=0.03)}
+GRADIENT = ("linear", "mlp")
+LEAST_ROWS = 10
+
+Sheets = Mapping[str, Any]
+Tell = Callable[[str, float], None]
+
+
+@dataclass
+class Traffic:
+    """Bytes by party, both ways."""
+
+    up: dict[str, int] = field(default_factory=dict)
+    down: dict[str, int] = field(default_factory=dict)
+
+    def add(self, ledger: Ledger, names: Mapping[str, Any]) -> None:
+        """Count a run's."""
+        for name in names:
+            up, down = ledger.bytes_of(name)
+            self.up[name] = self.up.get(name, 0) + up
+            self.down[name] = self.down.get(name, 0) + down
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way to train a joint model.
+
+    Attributes:
+        family: "linear" or "mlp".
+        model: with its learning rate.
+        server: "FedAvg" or "FedAdam".
+    """
+
+    family: str
+    model: Any
+    server: str
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at the parties."""
+        return float(self.model.rate)
+
+    def __str__(self) -> str:
+        return f"{self.family}, {self.server}, rate {self.rate:g}"
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A joint model that was trained.
+
+    Attributes:
+        trial: what was trained, and how.
+        params: those that did best on the parties' validation rows together.
+        loss: on these rows.
+        curve: their loss round by round, at `rounds`.
+        rounds: closed rounds at each point of the curve.
+        traffic: bytes of this training.
+        recipe: sha256 of what was run.
+    """
+
+    trial: Trial
+    params: Any
+    loss: float
+    curve: tuple[float, ...]
+    rounds: tuple[int, ...]
+    traffic: Traffic
+    recipe: str
+
+
+class Hub:
+    """Asks the desks, and knows of their tables what they answer."""
+
+    def __init__(self, desks: Mapping[str, Desk], seed: int) -> None:
+        """Args: desks by party, and the seed."""
+        self.desks, self.seed = dict(desks), seed
+
+    def describe(self, target: str) -> tuple[Schema, dict[str, int], Traffic]:
+        """What the tables have in common, the rows of each party, and what it cost.
+
+        Parties with fewer than 10 rows are left out here.
+
+        Raises:
+            ConfigError: fewer than two parties are left, or the columns do not fit.
+        """
+        said, traffic = self._ask("describe")
+        rows = {party: int(said[party]["rows"]) for party in said}
+        self.desks = {p: d for p, d in self.desks.items() if rows[p] >= LEAST_ROWS}
+        if len(self.desks) < 2:
+            few = ", ".join(f"{p} ({n} rows)" for p, n in sorted(rows.items())[:10])
+            raise ConfigError(
+                f"A comparison needs two parties with at least {LEAST_ROWS} rows whose target is known. Got {few}."
+            )
+        return agree({p: said[p] for p in self.desks}, target), rows, traffic
+
+    def prepare(self, schema: Schema, repeat: int) -> tuple[Preparation, Traffic]:
+        """Agree on one preparation for all, from means of the training rows and openly collected words."""
+        asked: dict[str, Any] = {"schema": schema.to_tree(), "repeat": repeat}
+        means, first = self._ask("moments", Mean(), **asked)
+        words, second = self._ask("vocabulary", **asked)
+        preparation = Preparation.of(schema, means, merge_vocabularies([words[p] for p in sorted(words)]))
+        _, third = self._ask("prepare", repeat=repeat, preparation=preparation.to_tree())
+        return preparation, merged(first, second, third)
+
+    def alone(self, schema: Schema, repeat: int, families: tuple[str, ...], epochs: int) -> Sheets:
+        """Each party's scores with the model that it chose on its own rows."""
+        asked: dict[str, Any] = {"schema": schema.to_tree(), "families": ",".join(families), "epochs": epochs}
+        sheets: Sheets = self._ask("alone", repeat=repeat, **asked)[0]
+        return sheets
+
+    def ensemble(self, repeat: int) -> Sheets:
+        """Each party's scores with the average of everybody's own models."""
+        members, _ = self._ask("model", repeat=repeat)
+        sheets: Sheets = self._ask("ensemble", repeat=repeat, members=members)[0]
+        return sheets
+
+    def trials(self, families: Sequence[str], preparation: Preparation) -> list[Trial]:
+        """What is tried for the joint model: families that gradients train, rates, server optimizers."""
+        shape = len(preparation.names), len(preparation.schema.classes)
+        gradient = [f for f in families if f in GRADIENT]
+        return [Trial(f, m, s) for f in gradient for m in candidates(f, *shape) for s in SERVERS]
+
+    def joint(
+        self, trial: Trial, repeat: int, *, rounds: int, folder: Path | None, tell: Callable[[int], None]
+    ) -> Joint | None:
+        """Train one model jointly; of its rounds, the one that did best on validation rows is kept.
+
+        Returns:
+            None where training diverged: contributions were no longer numbers, and were refused.
+        """
+        seats = {p: Seat(d, trial.model, repeat) for p, d in self.desks.items()}
+        step = max(1, rounds // 15)
+        fed = Collaboration(
+            FedAvg(trial.model, SERVERS[trial.server]),
+            seats,
+            evaluate=every(step),
+            quorum=1.0,
+            retries=0,
+            seed=self.seed,
+        )
+
+        def listen(event: Event) -> None:
+            if event.kind == "round":
+                tell(event.round.number + 1)
+
+        try:
+            run = fed.run(rounds, folder=folder, listen=listen)
+        except TooFewParticipants:
+            return None
+        traffic = Traffic()
+        traffic.add(run.ledger, self.desks)
+        curve = _curve(run)
+        points = tuple(dict.fromkeys([*range(step, rounds + 1, step), rounds]))
+        return Joint(trial, run.best, min(curve), curve, points, traffic, run.recipe)
+
+    def score(self, model: Fitted, repeat: int) -> Sheets:
+        """Each party's scores with a model that all are given."""
+        return self._with_model("score", model.family, model.params, repeat)
+
+    def joint_scores(self, joint: Joint, repeat: int) -> Sheets:
+        """Each party's scores with the joint model."""
+        return self._with_model("score", joint.trial.family, joint.params, repeat)
+
+    def personal(self, joint: Joint, repeat: int) -> Sheets:
+        """Each party's scores with the joint model tuned at home."""
+        return self._with_model("personal", joint.trial.family, joint.params, repeat, joint.trial.rate)
+
+    def _with_model(self, step: str, family: str, params: Any, repeat: int, rate: float = 0.0) -> Sheets:
+        sheets: Sheets = self._ask(step, repeat=repeat, family=family, params=params, rate=rate)[0]
+        return sheets
+
+    def pooled(self, families: Sequence[str], preparation: Preparation, repeat: int, epochs: int) -> Fitted:
+        """The ceiling: rows are moved to the hub, which trains on all of them."""
+        moved, _ = self._ask("rows", repeat=repeat)
+        rows = pooled(moved, "train"), pooled(moved, "valid")
+        round = Round(run="", seed=self.seed, me="pooled")
+        return chosen(families, *rows, round, classes=len(preparation.schema.classes), epochs=epochs)
+
+    def _ask(self, step: str, combine: Combiner | None = None, **asked: Any) -> tuple[Any, Traffic]:
+        """One query to every desk; all must answer."""
+        query = Query({"step": step, **asked})
+        fed = Collaboration(
+            query, self.desks, combine=combine or Collect(), evaluate=False, quorum=1.0, retries=0, seed=self.seed
+        )
+        run = fed.run(1)
+        traffic = Traffic()
+        traffic.add(run.ledger, self.desks)
+        return run.shared, traffic
+
+
+def merged(*parts: Traffic) -> Traffic:
+    """Their bytes together."""
+    out = Traffic()
+    for part in parts:
+        for mine, theirs in ((out.up, part.up), (out.down, part.down)):
+            for name, n in theirs.items():
+                mine[name] = mine.get(name, 0) + n
+    return out
+
+
+def _curve(run: Run) -> tuple[float, ...]:
+    """The validation loss at each score."""
+    return tuple(run.ledger.metric("valid_log_loss") or run.ledger.metric("valid_mse"))

@@ -1,0 +1,95 @@
+"""The answer in plain words, which respects the uncertainty."""
+
+from collections.abc import Mapping, Sequence
+
+from comity.comparison.intervals import Interval
+from comity.report.numbers import metric_name, plural, points, word
+
+NOUNS = frozenset(
+    {"bank", "branch", "centre", "center", "city", "clinic", "company", "country", "employer", "farm", "hospital"}
+    | {"lab", "office", "party", "phone", "practice", "region", "school", "shop", "site", "state", "store", "team"}
+    | {"user", "ward", "writer"}
+)
+
+
+def noun(party: str | None) -> str:
+    """What to call a party: the column's name where that is a word for one."""
+    name = (party or "").strip().lower()
+    return name if name in NOUNS else "party"
+
+
+def judged(gain: Interval | None) -> str:
+    """ "gains", "loses", "within noise", or "undefined" where the score or its interval is."""
+    if gain is None or gain.low is None or gain.high is None:
+        return "undefined"
+    return "gains" if gain.low > 0 else "loses" if gain.high < 0 else "within noise"
+
+
+def verdict(gains: Mapping[str, Interval | None], mean: Interval | None, *, metric: str, called: str) -> str:
+    """One or two sentences on who gains, who loses, and for whom one cannot tell.
+
+    Args:
+        gains: party to its gain from joining, in units of the metric.
+        mean: of all parties' gains.
+        metric: the key of the headline metric.
+        called: the noun for a party.
+    """
+    by_word: dict[str, list[str]] = {"gains": [], "loses": [], "within noise": [], "undefined": []}
+    for party, gain in gains.items():
+        by_word[judged(gain)].append(party)
+    named = metric_name(metric)
+    if judged(mean) == "undefined":
+        seen = "The gain" if mean is None else f"A gain of {points(mean.to_json())} points of {named}"
+        return f"It cannot be told. {seen} has no interval: use more repeats, or more rows."
+    if not by_word["gains"] and not by_word["loses"]:
+        return _together(mean, named, f"{word(len(gains))} {plural(called, len(gains))}", called)
+    said = [_headline(by_word, len(gains), called)]
+    if by_word["gains"]:
+        best = max(by_word["gains"], key=lambda p: gains[p].mean)  # type: ignore[union-attr]
+        most = "most, " if len(by_word["gains"]) > 1 else ""
+        said.append(f"{best} gains {most}{_points(gains[best])} points of {named}.")
+    for party in sorted(by_word["loses"], key=lambda p: gains[p].mean):  # type: ignore[union-attr]
+        said.append(f"{party} loses {_points(gains[party], flip=True)} points of {named}.")
+    if by_word["within noise"] and (by_word["gains"] or by_word["loses"]):
+        said.append(f"For {_list(by_word['within noise'])} the difference is within noise.")
+    if by_word["undefined"]:
+        said.append(f"For {_list(by_word['undefined'])} it cannot be told.")
+    return " ".join(said)
+
+
+def _headline(by_word: Mapping[str, Sequence[str]], n: int, called: str) -> str:
+    winners, losers = len(by_word["gains"]), len(by_word["loses"])
+    if winners == n:
+        return f"Worth joining for all {word(n)} {plural(called, n)}."
+    if winners:
+        return f"Worth joining for {word(winners)} of {word(n)} {plural(called, n)}."
+    return f"Joining does not pay: {word(losers)} of {word(n)} {plural(called, n)} would lose, none gains."
+
+
+def _together(mean: Interval | None, named: str, all_: str, called: str) -> str:
+    """No single party stands out of the noise: what can be said of all together."""
+    assert mean is not None
+    alone = f"For no single {called} can it be told from noise."
+    if judged(mean) == "gains":
+        return f"Worth joining for the {all_} together. The mean gain is {_points(mean)} points of {named}. {alone}"
+    if judged(mean) == "loses":
+        lost = _points(mean, flip=True)
+        return f"Joining does not pay for the {all_} together. The mean loss is {lost} points of {named}. {alone}"
+    return (
+        f"No gain from joining that these data can show. For all {all_} the difference is within noise; "
+        f"the mean is {_points(mean)} points of {named}."
+    )
+
+
+def _points(gain: Interval | None, *, flip: bool = False) -> str:
+    assert gain is not None
+    if not flip:
+        return points(gain.to_json())
+    low, high = gain.low, gain.high
+    turned = Interval(-gain.mean, None if high is None else -high, None if low is None else -low)
+    return points(turned.to_json()).lstrip("+")
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = list(names[:4]) + ([f"{len(names) - 4} more"] if len(names) > 4 else [])
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1]

@@ -3,6 +3,7 @@
 import shlex
 import sys
 import traceback as tracebacks
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +42,7 @@ def _comity(
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the two reports go.")] = Path("comity-demo"),
-    repeats: Annotated[int, typer.Option(help="Random splits.")] = 3,
+    repeats: Annotated[int, typer.Option(help="Random splits.")] = 5,
     rounds: Annotated[int, typer.Option(help="Rounds of joint training.")] = 30,
     seed: Annotated[int, typer.Option(help="Of splits, models and training.")] = 0,
 ) -> None:
@@ -54,18 +55,17 @@ def demo(
 
     console = Console()
     console.print("Two real data sets that come with scikit-learn. Nothing leaves this machine.", style="dim")
+    again = shlex.join(["comity", *sys.argv[1:]])
     answers, paths = {}, {}
-    for title, (tables, target, called, what) in comparisons().items():
+    for title, (tables, target, called) in comparisons().items():
         with progress() as update:
             answer = compare(
-                tables, target, rounds=rounds, repeats=repeats, seed=seed, title=f"{title}: {what}", called=called,
-                tell=lambda text, done, title=title: update(f"{title}   {text}", done),
+                tables, target, rounds=rounds, repeats=repeats, seed=seed, title=title, called=called,
+                tell=_titled(title, update),
             )  # fmt: skip
-        answers[title] = _with_command(
-            answer, f"comity demo --repeats {repeats} --rounds {rounds} --seed {seed}"
-        ).results
-        paths[title] = folder / f"{title.replace(' ', '-')}.html"
-        _with_command(answer, "").report(paths[title])
+        answer = _with_command(answer, again)
+        answers[title], paths[title] = answer.results, folder / f"{title.replace(' ', '-')}.html"
+        answer.report(paths[title])
     print_demo(answers, console, paths)
 
 
@@ -100,6 +100,13 @@ def compare(
     if report is not None:
         answer.report(report)
     print_results(answer.results, Console(), report_path=report)
+
+
+def _titled(title: str, update: Callable[[str, float], None]) -> Callable[[str, float], None]:
+    def tell(text: str, done: float) -> None:
+        update(f"{title}   {text}", done)
+
+    return tell
 
 
 def _with_command(answer: Any, command: str) -> Any:

@@ -90,9 +90,6 @@ def _instrument(column: str, scale: float) -> float:
     return scale**2 if "area" in column else 1.0
 
 
-def comparisons() -> Mapping[str, tuple[Any, str, str, str]]:
-    """Title to (tables, target, what a party is called, what it is)."""
-    return {
-        "breast cancer": (hospitals(), "diagnosis", "hospital", "569 records, 4 hospitals"),
-        "digits": (writers(), "digit", "writer", "1,797 images, 10 writers"),
-    }
+def comparisons() -> Mapping[str, tuple[Any, str, str]]:
+    """Title to (tables, target, what a party is called)."""
+    return {"breast cancer": (hospitals(), "diagnosis", "hospital"), "digits": (writers(), "digit", "writer")}

@@ -108,7 +108,8 @@ class _Table:
         """The mean gain of some parties, each counted once, over the repeats."""
         each = [_mean([self.gain(k, p) for p in parties]) for k in range(len(self.repeats))]
         tested = sum(rows(self.repeats[0].ways["alone"][p]["test"]) for p in parties)
-        return interval(each, grain=1 / max(tested, 1))
+        most = 1.0 if self.headline in BOUNDED else float("inf")
+        return interval(each, -most, most, grain=1 / max(tested, 1))
 
     def over(self, of: Any) -> dict[str, Any]:
         """Each metric with its interval over the repeats."""

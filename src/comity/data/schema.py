@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from comity.core.contribution import Tree
 from comity.core.errors import ConfigError
 from comity.data.extras import need
-from comity.data.tables import column, words
+from comity.data.tables import column, kind, words
 
 if TYPE_CHECKING:
     import polars as pl
@@ -153,7 +153,7 @@ def _describe(series: "pl.Series") -> dict[str, Any]:
     present = series.drop_nulls()
     distinct = present.n_unique() if len(present) else 0
     return {
-        "kind": _kind(present),
+        "kind": kind(present),
         "present": len(present),
         "missing": series.null_count(),
         "distinct": distinct,
@@ -164,18 +164,12 @@ def _describe(series: "pl.Series") -> dict[str, Any]:
 
 def _describe_target(series: "pl.Series") -> dict[str, Any]:
     present = series.drop_nulls()
-    kind, distinct = _kind(present), present.n_unique() if len(present) else 0
-    whole = kind == "number" and bool((present == present.round()).all())
+    what, distinct = kind(present), present.n_unique() if len(present) else 0
+    whole = what == "number" and bool((present == present.round()).all())
     values: dict[str, int] = {}
-    if (kind == "category" and distinct <= MOST_CLASSES) or (whole and distinct <= FEW):
+    if (what == "category" and distinct <= MOST_CLASSES) or (whole and distinct <= FEW):
         values = dict(words(present).value_counts().sort(series.name).iter_rows())
-    return {"kind": kind, "distinct": distinct, "values": values}
-
-
-def _kind(present: "pl.Series") -> str:
-    if not len(present):
-        return "empty"
-    return "number" if present.dtype.is_numeric() else "category"
+    return {"kind": what, "distinct": distinct, "values": values}
 
 
 def _serial(series: "pl.Series") -> bool:

@@ -45,6 +45,24 @@ def moments(table: "pl.DataFrame", schema: Schema) -> dict[str, Array]:
     return {k: np.array([row[k] for row in rows], np.float64) for k in ("count", "missing", *MEANS)}
 
 
+def spread(table: "pl.DataFrame", schema: Schema, centre: Array) -> tuple[Array, Array]:
+    """The mean squared distance of each number column from a centre that all parties share.
+
+    Asked after the means are known, it gives the variance without the cancellation of E[x²] - E[x]².
+
+    Args:
+        table: (rows, ...) of `read_table`.
+        schema: as agreed.
+        centre: (numbers,) float64.
+
+    Returns:
+        (numbers,) float64, 0 where there is no value, and (numbers,) rows with a value.
+    """
+    columns = [numbers(column(table, name)).drop_nulls().to_numpy() for name in _measured(schema)]
+    squares = [float(((x - c) ** 2).mean()) if x.size else 0.0 for x, c in zip(columns, centre, strict=True)]
+    return np.array(squares, float), np.array([x.size for x in columns], float)
+
+
 def moment_weights(moments: Mapping[str, Array]) -> dict[str, Array | float]:
     """How much each of a party's moments counts in a weighted mean, coordinate by coordinate.
 

@@ -118,6 +118,23 @@ def labelled(table: "pl.DataFrame", target: str) -> tuple["pl.DataFrame", int]:
     return table.filter(~unknown), int(unknown.sum())
 
 
+def kinds(table: "pl.DataFrame") -> dict[str, str]:
+    """Column to "number", "category" or "empty".
+
+    Example:
+        >>> kinds(frame({"age": [40, 61], "sick": ["no", "yes"]}))
+        {'age': 'number', 'sick': 'category'}
+    """
+    return {name: kind(table[name].drop_nulls()) for name in table.columns}
+
+
+def kind(present: "pl.Series") -> str:
+    """What a column without its nulls holds."""
+    if not len(present):
+        return "empty"
+    return "number" if present.dtype.is_numeric() else "category"
+
+
 def words(series: "pl.Series") -> "pl.Series":
     """A column as words, the same whether whole numbers were read as 1, 1.0 or "1"."""
     if series.dtype == pl.String:

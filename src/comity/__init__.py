@@ -5,8 +5,8 @@
 (45.0, 50.0)
 """
 
-from importlib import import_module
-from typing import Any
+from importlib import import_module as _import
+from typing import Any as _Any
 
 __version__ = "0.1.0"
 
@@ -50,15 +50,15 @@ _HOME = {name: module for module, names in _FRONT.items() for name in names}
 __all__ = sorted([*_HOME, "testing"])
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     """Load a public name on first use, so that `import comity` stays light."""
     if name == "testing":
-        return import_module("comity.testing")
+        return _import("comity.testing")
     if name not in _HOME:
         from comity.core.errors import nearest
 
         raise AttributeError(f"comity has no '{name}'.{nearest(name, __all__)}")
-    value = getattr(import_module(_HOME[name]), name)
+    value = getattr(_import(_HOME[name]), name)
     globals()[name] = value
     return value
 

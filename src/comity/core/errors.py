@@ -19,39 +19,76 @@ from difflib import get_close_matches
 
 
 class ComityError(Exception):
-    """The root of every error raised on purpose by comity."""
+    """The root of every error raised on purpose by comity.
+
+    Catch it to catch all of them; anything else that escapes is a defect.
+
+    Example:
+        >>> import comity as co
+        >>> try:
+        ...     co.Momentum(rate=-1.0)
+        ... except co.ComityError as error:
+        ...     print(error)
+        The 'rate' of Momentum must be a float > 0. Got -1.0.
+    """
 
 
 class ConfigError(ComityError, ValueError):
-    """Parts, settings or inputs that do not fit. Nothing has moved yet."""
+    """Parts, settings or inputs that do not fit. Nothing has moved yet.
+
+    Also a ValueError. The message says what must hold, what was got, and what to do instead.
+    """
 
 
 class ContributionError(ComityError):
-    """A contribution that breaks what was asked for: shape, dtype, range, weight, sender or round."""
+    """A contribution that breaks what was asked for: shape, dtype, range, weight, sender or round.
+
+    In a run nobody has to catch it: the contribution is refused, the round goes on without it, and
+    `run.ledger.refused` names the round, the sender and the reason.
+    """
 
 
 class ChannelError(ComityError):
-    """The contributions of a cohort could not be made visible."""
+    """The contributions of a cohort could not be made visible.
+
+    The round did not close: what the hub had before is what it has now.
+    """
 
 
 class TooFewParticipants(ChannelError):
-    """Fewer accepted answers than the quorum asks for, after every retry. The run can be resumed."""
+    """Fewer accepted answers than the quorum asks for, after every retry. The run can be resumed.
+
+    Run the same again with the same folder: it goes on after the last round that closed. The ledger says
+    who was dropped or refused, and why.
+    """
 
 
 class BadShare(ChannelError):
-    """A secret share that does not fit the others."""
+    """A secret share that does not fit the others.
+
+    Somebody sent a share that was damaged or forged; the sum is not opened.
+    """
 
 
 class WireError(ComityError):
-    """Bytes that are not a comity message, or that declare more than the limit."""
+    """Bytes that are not a comity message, or that declare more than the limit.
+
+    `wire.decode` raises nothing else, whatever the bytes are, and allocates nothing that they only declare.
+    """
 
 
 class BudgetExceeded(ComityError):
-    """The next spend would pass the privacy budget; it was not made."""
+    """The next spend would pass the privacy budget; it was not made.
+
+    No noise was drawn and nothing was released. The state of the last closed round is kept.
+    """
 
 
 class LedgerError(ComityError):
-    """A ledger entry, saved state or drawer that does not match its hash, or a folder of another run."""
+    """A ledger entry, saved state or drawer that does not match its hash, or a folder of another run.
+
+    The message names the file or the entry. Restore the folder from a copy, or delete it and start again.
+    """
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

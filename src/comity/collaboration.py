@@ -162,7 +162,7 @@ class Run:
 
     def __init__(self, running: Running) -> None:
         """Keep what outlives the run."""
-        self._method, self._sites = running.method, running.sites
+        self._method, self._sites, self._receipts = running.method, running.sites, running.asking.receipts
         self._states, self._best = running.states, running.best
         self._last = running.rounds.base
         self.ledger, self.metrics, self.recipe = running.ledger, running.metrics, running.recipe
@@ -193,7 +193,7 @@ class Run:
         Raises:
             ConfigError: there is no such participant.
         """
-        return self._sites.kept(name)
+        return self._sites.kept(name, self._receipts.get(name))
 
 
 def _at(round: Round, hub: str) -> Round:

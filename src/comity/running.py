@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from comity.core.envelope import Receipt
+from comity.core.errors import TooFewParticipants
 from comity.core.parts import Participant, Roster
 from comity.core.round import Round
 from comity.core.wire import decode_tree, encode_tree
@@ -93,40 +94,56 @@ class Running:
         self.rounds = Rounds(asking, base, secret=secret.side(""), past=self.ledger, listen=self._heard)
         self.states: Mapping[str, HubState] = {}
         self._kept = len(self.ledger)
-        self._dirty: set[str] = set()
+        self._written: dict[str, Any] = {}
+        self._saving = False
         if generation is None:
             self._begin(engine)
         else:
             self._go_on(generation)
+        self._point = self._now()
 
     def until(self, rounds: int) -> None:
         """Close rounds until there are so many, scoring and saving on the way.
 
-        What closed is saved whatever ends it: the last round, an error, or Ctrl-C.
+        What closed and was scored is saved whatever ends it: the last round, an error, or Ctrl-C.
         """
         try:
             while self.ledger.rounds < rounds and not self._stopped():
-                self.states = self.rounds.round(self.states, self.ledger.rounds)
-                self._dirty.add("last")
-                self._evaluate(last=self.ledger.rounds == rounds)
+                self._step(rounds)
                 if self.saved.due():
                     self._save()
-            if self.ledger.rounds >= rounds and not self._scored():
+            if not self._scored():
                 self._evaluate(last=True)
+                self._point = self._now()
         finally:
             self._save()
+
+    def _step(self, rounds: int) -> None:
+        """One round and its scores; only when both are done can the run be taken up again after them."""
+        try:
+            self.states = self.rounds.round(self.states, self.ledger.rounds)
+        except TooFewParticipants:
+            self._point = self._now()
+            raise
+        self._evaluate(last=self.ledger.rounds == rounds)
+        self._point = self._now()
+
+    def _now(self) -> "Point":
+        named = {"last": self.states} if self.best is None else {"last": self.states, "best": self.best}
+        meta = {"metrics": dict(self.metrics), "best_loss": self._best_loss}
+        return Point(len(self.ledger), named, meta, self.sites.touched())
 
     def _begin(self, engine: Local) -> None:
         self.states = self.rounds.start()
         first = {hub: _digest(state) for hub, state in self.states.items()}
         facts = {"recipe": self.recipe, "seed": self.fed.seed, "states": first, "choice": dict(engine.choice)}
         self._append("start", facts)
-        self._dirty.add("last")
 
     def _go_on(self, generation: Any) -> None:
         self.states = _states(decode_tree(generation.states["last"]))
+        self._written["last"] = self.states
         if "best" in generation.states:
-            self.best = _states(decode_tree(generation.states["best"]))
+            self.best = self._written["best"] = _states(decode_tree(generation.states["best"]))
         self.metrics = dict(generation.meta["metrics"])
         self._best_loss = generation.meta["best_loss"]
         for entry in generation.entries:
@@ -136,7 +153,8 @@ class Running:
         facts: Any = entry.facts
         if entry.kind != "round":
             return
-        for who, accepted in zip(facts["asked"].split("\n"), facts["accepted"], strict=True):
+        asked = facts["asked"].split("\n") if facts["asked"] else []
+        for who, accepted in zip(asked, facts["accepted"], strict=True):
             self.asking.receipts[who] = Receipt(facts["round"], facts["attempt"], bool(accepted and facts["closed"]))
 
     def _stopped(self) -> bool:
@@ -159,7 +177,6 @@ class Running:
         loss = next((self.metrics[name] for name in BEST_BY if name in self.metrics), None)
         if loss is not None and loss < self._best_loss:
             self._best_loss, self.best = loss, self.states
-            self._dirty.add("best")
 
     def _heard(self, event: Event) -> None:
         for heard in event.heard.values():
@@ -171,18 +188,36 @@ class Running:
         self.ledger.append(kind, facts, time=time.time())
 
     def _save(self) -> None:
-        """Write entries, states and touched drawers as one generation."""
-        store = self.saved.store
-        if store is None or (self._kept == len(self.ledger) and not self._dirty):
+        """Write the last point as one generation, or none where a save was cut short: the one before it stands."""
+        point, store = self._point, self.saved.store
+        if store is None or self._saving or self._kept == point.entries:
             return
         from comity.ledger.store import Generation
 
-        named = {"last": self.states, "best": self.best}
-        states = {k: encode_tree(_tree(named[k] or {})) for k in sorted(self._dirty)}
-        drawers = {name: encode_tree(drawer_tree(d)) for name, d in self.sites.touched().items()}
-        meta = {"metrics": dict(self.metrics), "best_loss": self._best_loss}
-        store.save(Generation(self.ledger.since(self._kept), states, drawers, meta))
-        self._kept, self._dirty, self.saved.at = len(self.ledger), set(), time.monotonic()
+        states = {k: encode_tree(_tree(s)) for k, s in point.states.items() if s is not self._written.get(k)}
+        drawers = {name: encode_tree(drawer_tree(d)) for name, d in point.drawers.items()}
+        self._saving = True
+        store.save(Generation(self.ledger[self._kept : point.entries], states, drawers, point.meta))
+        self._saving = False
+        self._kept, self._written, self.saved.at = point.entries, dict(point.states), time.monotonic()
+        self.sites.forget()
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a run can be taken up again: all of it belongs to the same moment.
+
+    Attributes:
+        entries: how long the ledger was.
+        states: the hub states by name.
+        meta: what else is needed to go on.
+        drawers: those that changed since the last save.
+    """
+
+    entries: int
+    states: Mapping[str, Mapping[str, HubState]]
+    meta: Mapping[str, Any]
+    drawers: Mapping[str, Drawer]
 
 
 def _people(participants: Any) -> tuple[Roster, Callable[[str], Participant]]:
@@ -231,6 +266,13 @@ def _digest(state: HubState) -> str:
     return hashlib.sha256(encode_tree(_tree({"": state})[""])).hexdigest()
 
 
+def _named(reasons: Sequence[tuple[str, str]], asked: Sequence[str]) -> dict[str, Any]:
+    """Who and why, in the order of the cohort; strangers at the end."""
+    place = {who: i for i, who in enumerate(asked)} if reasons else {}
+    ordered = sorted(reasons, key=lambda r: place.get(r[0], len(asked)))
+    return {str(i): {"sender": who, "reason": why} for i, (who, why) in enumerate(ordered)}
+
+
 def _facts(event: Event, heard: Heard) -> dict[str, Any]:
     """What the ledger keeps of one hub's round: names, bytes and reasons, never values."""
     asked = list(heard.asked)
@@ -245,7 +287,7 @@ def _facts(event: Event, heard: Heard) -> dict[str, Any]:
         "up": np.array([heard.up.get(who, 0) for who in asked], np.int64),
         "down": np.array([heard.down.get(who, 0) for who in asked], np.int64),
         "strangers": "\n".join(strangers),
-        "refused": {str(i): {"sender": s, "reason": r} for i, (s, r) in enumerate(heard.refused)},
-        "dropped": {str(i): {"sender": s, "reason": r} for i, (s, r) in enumerate(heard.dropped)},
+        "refused": _named(heard.refused, asked),
+        "dropped": _named(heard.dropped, asked),
         "metrics": {k: np.array(v, float) for k, v in heard.metrics.items()},
     }

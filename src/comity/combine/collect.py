@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from comity.combine.mean import added
 from comity.core.contribution import Contribution, View
 from comity.core.round import Round
 
@@ -34,4 +35,5 @@ class Collect:
         """One Tree with a branch for each sender."""
         kind = gathered[0].kind if gathered else "collection"
         value = {c.sender: c.value for c in gathered}
-        return Contribution(kind, value, {c.sender: c.weight for c in gathered}), state
+        weight = {c.sender: c.weight for c in gathered}
+        return Contribution(kind, value, weight, added([c.metrics for c in gathered])), state

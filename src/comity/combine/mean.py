@@ -1,13 +1,13 @@
 """The mean: weighted by data, uniform, over a public denominator, or coordinate by coordinate."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from comity.core.contribution import Contribution, View
+from comity.core.contribution import Contribution, Metrics, View
 from comity.core.errors import ConfigError, ContributionError
 from comity.core.round import Round
 from comity.core.tree import tree_map
@@ -58,8 +58,11 @@ class Mean:
 
     def lift(self, c: Contribution) -> Contribution:
         """A contribution to (w·x, w)."""
-        once = self.uniform or self.public
-        return weighted(replace(c, weight=tree_map(_once if once else self._capped, c.weight)))
+        if self.uniform or self.public:
+            c = replace(c, weight=tree_map(_once, c.weight))
+        elif self.cap < math.inf:
+            c = replace(c, weight=tree_map(self._capped, c.weight))
+        return weighted(c)
 
     def lower(self, gathered: Contribution, state: None, round: Round) -> tuple[Contribution, None]:
         """The sum to the mean; the combined weight is the summed weight."""
@@ -68,7 +71,7 @@ class Mean:
         return mean_of(gathered), state
 
     def _capped(self, w: Any) -> Any:
-        return w if self.cap == math.inf else np.minimum(w, self.cap)
+        return np.minimum(w, self.cap)
 
 
 def weighted(c: Contribution) -> Contribution:
@@ -79,15 +82,28 @@ def weighted(c: Contribution) -> Contribution:
     """
     if isinstance(c.weight, float | int) and c.weight == 1:
         return c
-    return replace(c, value=tree_map(_times, c.value, c.weight))
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return replace(c, value=tree_map(_times, c.value, c.weight))
+    except KeyError as error:
+        raise ContributionError(f"Weights must be a prefix of the value. Got none for {error}.") from None
 
 
 def mean_of(c: Contribution) -> Contribution:
     """A sum of summands to their mean: (Σw·x, Σw) -> Σw·x / Σw, and 0 where the weight is 0."""
     if isinstance(c.weight, float | int) and c.weight > 0:
-        inverse = 1.0 / c.weight
-        return replace(c, value=tree_map(lambda x: x * inverse, c.value))
+        return replace(c, value=tree_map(lambda x: x / c.weight, c.value))
     return replace(c, value=tree_map(_divide, c.value, c.weight))
+
+
+def added(all_metrics: Sequence[Metrics]) -> dict[str, tuple[float, float]]:
+    """The metrics of a cohort, name by name: (sum, count) pairs add."""
+    total: dict[str, tuple[float, float]] = {}
+    for metrics in all_metrics:
+        for name, (s, n) in metrics.items():
+            before = total.get(name, (0.0, 0.0))
+            total[name] = (before[0] + s, before[1] + n)
+    return total
 
 
 def _once(w: Any) -> Any:
@@ -98,11 +114,12 @@ def _once(w: Any) -> Any:
 
 
 def _times(x: Any, w: Any) -> Any:
-    if isinstance(x, str | bytes | Mapping) or x is None:
+    if type(x) is np.ndarray and x.dtype.kind == "f" and not isinstance(w, Mapping):
+        return np.multiply(x, w, dtype=x.dtype)
+    if isinstance(x, str | bytes) or x is None:
         raise ContributionError(f"Only numbers have a mean. Got {type(x).__name__}. Use combine=Collect().")
-    if isinstance(x, np.ndarray) and x.dtype.kind == "f":
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.multiply(x, w, dtype=x.dtype)
+    if isinstance(w, Mapping):
+        raise ContributionError(f"Weights must be a prefix of the value. Got {', '.join(map(str, w))} below a leaf.")
     return np.multiply(x, w)
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from comity.combine.mean import mean_of, weighted
+from comity.combine.mean import added, mean_of, weighted
 from comity.core.contribution import Contribution, View
 from comity.core.round import Round
 from comity.core.tree import tree_map
@@ -41,7 +41,7 @@ class Median:
         value = tree_map(lambda *xs: _median(xs[: len(means)], xs[len(means) :]), means[0].value,
                          *(m.value for m in means[1:]), *(m.weight for m in means))  # fmt: skip
         weight = tree_map(lambda *ws: sum(ws), means[0].weight, *(m.weight for m in means[1:]))
-        metrics = _added([c.metrics for c in gathered])
+        metrics = added([c.metrics for c in gathered])
         return replace(means[0], value=value, weight=weight, metrics=metrics, sender=""), state
 
 
@@ -56,12 +56,3 @@ def _median(values: Sequence[Any], weights: Sequence[Any]) -> Any:
     low = np.take_along_axis(held, np.maximum(n - 1, 0)[None] // 2, axis=0)[0]
     high = np.take_along_axis(held, np.minimum(n // 2, np.maximum(n - 1, 0))[None], axis=0)[0]
     return np.where(n > 0, (low + high) / 2, 0.0)
-
-
-def _added(all_metrics: Sequence[Any]) -> dict[str, tuple[float, float]]:
-    total: dict[str, tuple[float, float]] = {}
-    for metrics in all_metrics:
-        for name, (s, n) in metrics.items():
-            before = total.get(name, (0.0, 0.0))
-            total[name] = (before[0] + s, before[1] + n)
-    return total

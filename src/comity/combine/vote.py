@@ -52,6 +52,10 @@ class Vote:
 
 def _votes(c: Contribution) -> Array:
     votes = c.value.get("votes") if isinstance(c.value, Mapping) else None
-    if not isinstance(votes, np.ndarray) or votes.ndim != 2 or not votes.shape[1]:
-        raise ContributionError("A vote must be {'votes': (tasks, classes)}. Got another value.")
+    if not isinstance(votes, np.ndarray) or votes.ndim != 2 or not votes.shape[1] or votes.dtype.kind not in "fiub":
+        raise ContributionError("A vote must be {'votes': (tasks, classes)} of numbers. Got another value.")
+    if not isinstance(c.weight, float | int):
+        raise ContributionError(f"A vote's weight must be one number. Got {type(c.weight).__name__}.")
+    if votes.dtype.kind == "f" and not np.isfinite(votes).all():
+        raise ContributionError("Votes must be finite. Got NaN or infinity. A row of zeros abstains.")
     return votes

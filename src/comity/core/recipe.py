@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+_ABSENT = object()
+
 
 def recipe(collaboration: Any) -> dict[str, Any]:
     """Describe a collaboration so that a site can compare it with its own copy, line by line.
@@ -56,6 +58,10 @@ def describe(x: Any) -> Any:
         return str(x)
     if x is None or isinstance(x, bool | int | float | str):
         return x
+    if isinstance(x, bytes):
+        return {"bytes": hashlib.sha256(x).hexdigest()}
+    if isinstance(x, set | frozenset):
+        return {"set": sorted((describe(v) for v in x), key=canonical)}
     if isinstance(x, np.generic):
         return describe(x.item())
     if isinstance(x, Mapping):
@@ -63,7 +69,8 @@ def describe(x: Any) -> Any:
     if isinstance(x, tuple | list):
         return [describe(v) for v in x]
     if isinstance(x, np.ndarray):
-        return {"array": [x.dtype.name, list(x.shape), hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()]}
+        data = canonical(describe(x.tolist())).encode() if x.dtype.hasobject else x.tobytes()
+        return {"array": [x.dtype.name, list(x.shape), hashlib.sha256(data).hexdigest()]}
     return _object(x)
 
 
@@ -76,7 +83,14 @@ def _object(x: Any) -> Any:
         return {"partial": describe(x.func), "args": describe(x.args), "keywords": describe(x.keywords)}
     if callable(x):
         return {"function": _qualified(x)}
-    return {"class": _qualified(type(x))}
+    return {"class": _qualified(type(x)), **_plain(x)}
+
+
+def _plain(x: Any) -> dict[str, Any]:
+    """The numbers, strings and switches that an ordinary object keeps."""
+    known = getattr(x, "__dict__", {})
+    kept = {k: v for k, v in known.items() if v is None or isinstance(v, bool | int | float | str)}
+    return {k: describe(v) for k, v in kept.items() if not k.startswith("_")}
 
 
 def _qualified(x: Callable[..., Any] | type) -> str:
@@ -96,10 +110,10 @@ def _settings(p: Any, cache: dict[int, Any]) -> dict[str, Any]:
             continue
         if is_dataclass(value) and hasattr(value, "contribute"):
             out[f.name] = {"class": _qualified(type(value)), **_settings(value, cache)}
-        elif isinstance(value, bool | int | float | str) or value is None:
-            out[f.name] = describe(value)
         else:
-            out[f.name] = cache.setdefault(id(value), describe(value))
+            if id(value) not in cache:
+                cache[id(value)] = describe(value)
+            out[f.name] = cache[id(value)]
     return out
 
 
@@ -110,16 +124,19 @@ def _is_setting(value: Any) -> bool:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """What differs between two recipes, a line each: `parts.method.lr: 1.0 → 0.5`."""
+    """What differs between two recipes, a line each: `parts.method.lr: 1.0 → 0.5`. Their hashes are left out."""
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         out = []
-        for k in sorted({*old, *new}):
-            if k != "hash":
-                out += differences(old.get(k, "absent"), new.get(k, "absent"), f"{path}.{k}" if path else str(k))
+        for k in [*old, *(k for k in new if k not in old)]:
+            if path or k != "hash":
+                out += differences(old.get(k, _ABSENT), new.get(k, _ABSENT), f"{path}.{k}" if path else str(k))
         return out
-    return [] if old == new else [f"{path}: {_short(old)} → {_short(new)}"]
+    same = type(old) is type(new) and old == new
+    return [] if same else [f"{path or 'recipe'}: {_short(old)} → {_short(new)}"]
 
 
 def _short(x: Any) -> str:
-    text = x if isinstance(x, str) else canonical(x)
+    text = "(absent)" if x is _ABSENT else json.dumps(x, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."

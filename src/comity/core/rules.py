@@ -70,7 +70,7 @@ def _numbers(p: Parts) -> str | None:
         return f"The 'quorum' must be a share from 0 to 1. Got {p.quorum!r}. Use 1.0 to ask for everybody."
     if not (isinstance(p.retries, int) and p.retries >= 0):
         return f"The 'retries' must be an int >= 0. Got {p.retries!r}."
-    if p.deadline is not None and not p.deadline > 0:
+    if p.deadline is not None and not (isinstance(p.deadline, float | int) and p.deadline > 0):
         return f"The 'deadline' must be seconds > 0, or None to wait for everybody. Got {p.deadline!r}."
     return None
 
@@ -133,7 +133,7 @@ def _bound_holds(p: Parts) -> str | None:
 def _ring_wants_integers(p: Parts) -> str | None:
     if not getattr(p.channel, "ring", False):
         return None
-    if not any(getattr(t, "integers", False) for t in p.transforms):
+    if not (p.transforms and getattr(p.transforms[-1], "integers", False)):
         return f"{_name(p.channel)} adds integers in a ring. Put FixedPoint(bound=...) last among the transforms."
     if getattr(p.combiner, "denominator", None) == "weight" and not getattr(p.combiner, "cap", math.inf) < math.inf:
         return f"{_name(p.channel)} adds in a ring: a weight without a cap could overflow it. Use Mean(cap=...)."

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from comity.core.contribution import Contribution, Tree
+from comity.core.contribution import Array, Contribution, Tree
 from comity.core.errors import ContributionError
+from comity.core.tree import is_branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +51,21 @@ class Spec:
 
 def like(tree: Tree, low: float = -math.inf, high: float = math.inf) -> Any:
     """A Tree of Leaf that asks for the same names, shapes and dtypes as `tree`, within [low, high]."""
-    if isinstance(tree, Mapping):
+    if is_branch(tree):
         return {k: like(v, low, high) for k, v in tree.items()}
     x = np.asarray(tree)
-    return Leaf(x.shape, x.dtype.name, low, high)
+    return _leaf(x.shape, x.dtype, low, high)
+
+
+@lru_cache(maxsize=1024)
+def _leaf(shape: tuple[int, ...], dtype: Any, low: float, high: float) -> Leaf:
+    """Methods ask for the same leaves from every participant."""
+    return Leaf(shape, dtype.name, low, high)
 
 
 def zeros(spec: Any) -> Any:
     """The Tree of zeros that fits a Tree of Leaf: the sum of an empty cohort."""
-    if isinstance(spec, Mapping):
+    if is_branch(spec):
         return {k: zeros(v) for k, v in spec.items()}
     if spec.shape is None or spec.dtype is None or None in spec.shape:
         return None
@@ -77,19 +85,29 @@ def check(c: Contribution, spec: Spec, *, lifted: bool = False) -> None:
     """
     if spec.kind is not None and c.kind != spec.kind:
         raise ContributionError(f"Kind '{spec.kind}' was asked for. Got '{c.kind}'.")
-    most = _check_weight(c.weight, spec, "weight")
+    most = _check_weight(c.weight, spec, spec.value, "weight")
     _check_metrics(c.metrics, spec.metrics)
-    _check_value(c.value, spec.value, most if lifted else 1.0, "value")
+    with np.errstate(over="ignore", invalid="ignore"):
+        _check_value(c.value, spec.value, most if lifted else 1.0, "value")
 
 
-def _check_weight(weight: Any, spec: Spec, path: str) -> float:
-    if isinstance(weight, Mapping):
+def _check_weight(weight: Any, spec: Spec, value: Any, path: str) -> float:
+    """The largest weight; a Tree of weights must be a prefix of the value's."""
+    if is_branch(weight):
         if spec.weights == "scalar":
             raise ContributionError(f"{path} must be one number. Got a Tree of weights.")
-        return max((_check_weight(w, spec, f"{path}.{k}") for k, w in weight.items()), default=0.0)
-    x = np.asarray(weight)
+        if value != Leaf() and (not is_branch(value) or weight.keys() != value.keys()):
+            wanted = f"a Tree with {_names(value)}" if is_branch(value) else "numbers"
+            raise ContributionError(f"{path} must be {wanted}. Got {_describe(weight)}.")
+        below = value if is_branch(value) else dict.fromkeys(weight, value)
+        return max((_check_weight(w, spec, below[k], f"{path}.{k}") for k, w in weight.items()), default=0.0)
+    if type(weight) is float and 0.0 <= weight <= spec.max_weight:
+        return weight
+    x = _array(weight, path)
     if x.dtype.kind not in "fiub" or (x.ndim and spec.weights == "scalar"):
         raise ContributionError(f"{path} must be a number. Got {_describe(weight)}.")
+    if x.ndim and not _spreads(x.shape, value):
+        raise ContributionError(f"{path} must fit the shape of its values. Got {_describe(weight)}.")
     low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
     if not (low >= 0.0 and high <= spec.max_weight):
         got = low if not low >= 0.0 else high
@@ -97,17 +115,33 @@ def _check_weight(weight: Any, spec: Spec, path: str) -> float:
     return high
 
 
+def _spreads(shape: tuple[int, ...], value: Any) -> bool:
+    """Can weights of this shape stand for each coordinate of what lies below?"""
+    if is_branch(value):
+        return all(_spreads(shape, v) for v in value.values())
+    if value.shape is None or len(shape) > len(value.shape):
+        return value.shape is None
+    ends = value.shape[len(value.shape) - len(shape) :]
+    return all(want is None or s in (1, want) for s, want in zip(shape, ends, strict=True))
+
+
 def _check_metrics(metrics: Mapping[str, tuple[float, float]], allowed: frozenset[str] | None) -> None:
     for name, pair in metrics.items():
         if allowed is not None and name not in allowed:
             raise ContributionError(f"Metric '{name}' was not asked for.")
-        if len(pair) != 2 or not all(math.isfinite(v) for v in pair):
-            raise ContributionError(f"Metric '{name}' must be a finite (sum, count). Got {tuple(pair)!r}.")
+        if not _is_metric(pair):
+            raise ContributionError(f"Metric '{name}' must be a finite (sum, count >= 0). Got {pair!r:.80}.")
+
+
+def _is_metric(pair: Any) -> bool:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        return False
+    return all(isinstance(v, float | int) and math.isfinite(v) for v in pair) and pair[1] >= 0
 
 
 def _check_value(value: Any, spec: Any, scale: float, path: str) -> None:
-    if isinstance(spec, Mapping):
-        if not isinstance(value, Mapping):
+    if is_branch(spec):
+        if not is_branch(value):
             raise ContributionError(f"{path} must be a Tree with {_names(spec)}. Got {_describe(value)}.")
         if value.keys() != spec.keys():
             extra, missing = value.keys() - spec.keys(), spec.keys() - value.keys()
@@ -122,7 +156,7 @@ def _check_value(value: Any, spec: Any, scale: float, path: str) -> None:
 
 
 def _check_leaf(value: Any, leaf: Leaf, scale: float, path: str) -> None:
-    x = value if isinstance(value, np.ndarray) else np.asarray(value)
+    x = value if isinstance(value, np.ndarray) else _array(value, path)
     if leaf.shape is not None and not _fits(x.shape, leaf.shape):
         raise ContributionError(f"{path} must have shape {leaf.shape}. Got {x.shape}.")
     if leaf.dtype is not None and x.dtype != np.dtype(leaf.dtype):
@@ -137,18 +171,23 @@ def _check_leaf(value: Any, leaf: Leaf, scale: float, path: str) -> None:
 
 
 def _check_finite(value: Any, path: str) -> None:
-    if isinstance(value, Mapping):
+    if is_branch(value):
         for k, v in value.items():
             _check_finite(v, f"{path}.{k}")
-    elif isinstance(value, float) and not math.isfinite(value):
+    elif isinstance(value, float | np.floating) and not math.isfinite(value):
         raise ContributionError(f"{path} is {value}.")
-    elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
-        with np.errstate(over="ignore", invalid="ignore"):
-            quick = value.sum()
-        if not np.isfinite(quick) and not np.isfinite(value).all():
-            bad = int((~np.isfinite(value)).sum())
-            word = "NaN" if np.isnan(value).any() else "infinity"
+    elif isinstance(value, np.ndarray) and value.dtype.kind == "f" and not math.isfinite(value.sum()):
+        bad = int((~np.isfinite(value)).sum())
+        word = "NaN" if np.isnan(value).any() else "infinity"
+        if bad:
             raise ContributionError(f"{word} in {path} ({bad} of {value.size} values).")
+
+
+def _array(value: Any, path: str) -> Array:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):
+        raise ContributionError(f"{path} must be an array. Got {_describe(value)}.") from None
 
 
 def _fits(shape: tuple[int, ...], want: tuple[int | None, ...]) -> bool:
@@ -161,7 +200,7 @@ def _names(names: Any) -> str:
 
 
 def _describe(value: Any) -> str:
-    if isinstance(value, Mapping):
+    if is_branch(value):
         return f"a Tree with {_names(value)}"
     if isinstance(value, np.ndarray):
         return f"{value.dtype.name} of shape {value.shape}"

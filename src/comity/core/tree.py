@@ -5,7 +5,7 @@ The canonical order of a Tree is that of its sorted names at every level, whatev
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -20,14 +20,22 @@ def tree_map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
         tree: gives the structure of the result.
         rest: Trees that are prefixes of `tree`: where one ends early, its leaf serves everything below.
     """
-    if isinstance(tree, Mapping):
-        return {k: tree_map(f, v, *(r[k] if isinstance(r, Mapping) else r for r in rest)) for k, v in tree.items()}
-    return f(tree, *rest)
+    if not is_branch(tree):
+        return f(tree, *rest)
+    if not rest:
+        return {k: tree_map(f, v) for k, v in tree.items()}
+    return {k: tree_map(f, v, *(r[k] if is_branch(r) else r for r in rest)) for k, v in tree.items()}
+
+
+def is_branch(x: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Does `x` hold more of the Tree? Quick for what mostly stands in one: an abstract class is slow to ask."""
+    kind = type(x)
+    return kind is dict or (kind is not np.ndarray and kind is not float and isinstance(x, Mapping))
 
 
 def leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """(path, leaf) pairs in canonical order."""
-    if isinstance(tree, Mapping):
+    if is_branch(tree):
         for k in sorted(tree):
             yield from leaves(tree[k], (*path, k))
     else:
@@ -37,6 +45,19 @@ def leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 def frozen(tree: Any) -> Any:
     """The same Tree with arrays that are read only: whoever writes into one gets an error."""
     return tree_map(_read_only, tree)
+
+
+def owned(tree: Any) -> Any:
+    """The same Tree in dicts of its own, with read-only copies of the arrays that somebody could still write into."""
+    return tree_map(_copied, tree)
+
+
+def _copied(x: Any) -> Any:
+    if not isinstance(x, np.ndarray) or not x.flags.writeable:
+        return x
+    copy = x.copy()
+    copy.flags.writeable = False
+    return copy
 
 
 def _read_only(x: Any) -> Any:
@@ -70,10 +91,10 @@ class Layout:
 
     @classmethod
     def of(cls, tree: Tree, dtype: str | None = None) -> "Layout":
-        """The layout of `tree`; without `dtype`, that of its first leaf."""
+        """The layout of `tree`; without `dtype`, the one that holds what all its leaves hold."""
         pairs = [(p, np.asarray(x)) for p, x in leaves(tree)]
         sizes = np.cumsum([0, *(x.size for _, x in pairs)])
-        kind = dtype or (pairs[0][1].dtype.name if pairs else "float64")
+        kind = dtype or (np.result_type(*{x.dtype for _, x in pairs}).name if pairs else "float64")
         return cls(tuple(p for p, _ in pairs), tuple(x.shape for _, x in pairs), tuple(map(int, sizes)), kind)
 
     @property
@@ -113,8 +134,11 @@ def ravel(tree: Tree, layout: Layout | None = None) -> Array:
 
 
 def unravel(vector: Array, tree: Tree) -> Any:
-    """A Tree shaped as `tree` whose leaves are views of `vector`."""
-    return Layout.of(tree).tree(vector)
+    """A Tree shaped as `tree` whose leaves are views of `vector`; of several dtypes, each is cast to its own."""
+    shaped = Layout.of(tree).tree(vector)
+    if len({np.asarray(x).dtype for _, x in leaves(tree)}) <= 1:
+        return shaped
+    return tree_map(lambda v, x: v.astype(np.asarray(x).dtype, copy=False), shaped, tree)
 
 
 def _one_vector(arrays: list[Array], layout: Layout) -> list[Array]:

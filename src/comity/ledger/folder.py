@@ -4,14 +4,13 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from comity.core.errors import ConfigError, LedgerError
+from comity.core.recipe import differences
 
-_ABSENT = object()
 _LINES = 10
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -93,7 +92,7 @@ def agree(path: Path, recipe_json: str) -> None:
         raise LedgerError(
             f"{path} must be JSON. It is damaged. Restore it from a copy, or delete the folder."
         ) from None
-    lines = [] if text == recipe_json else list(_differences(old, json.loads(recipe_json)))
+    lines = [] if text == recipe_json else differences(old, json.loads(recipe_json))
     if lines:
         more = [f"  and {len(lines) - _LINES} more"] if len(lines) > _LINES else []
         shown = "\n".join([*(f"  {line}" for line in lines[:_LINES]), *more])
@@ -112,18 +111,3 @@ def complaint(folder: Path, error: OSError) -> str:
     if error.errno in _NO_FOLDER:
         return f"{folder} must be a folder. There is a file in its place ({error}). Choose another folder."
     return f"{folder} must be a folder that can be read and written. Got: {error}. Choose another. {safe}"
-
-
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    if isinstance(old, list) and isinstance(new, list):
-        old, new = dict(enumerate(old)), dict(enumerate(new))
-    if isinstance(old, dict) and isinstance(new, dict):
-        for k in (*old, *(k for k in new if k not in old)):
-            yield from _differences(old.get(k, _ABSENT), new.get(k, _ABSENT), f"{path}.{k}" if path else str(k))
-    elif type(old) is not type(new) or old != new:
-        yield f"{path or 'recipe'}: {_short(old)} → {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = "(absent)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."

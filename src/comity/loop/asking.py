@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from comity.core.contribution import Contribution
 from comity.core.envelope import Envelope, Receipt
+from comity.core.errors import ConfigError
 from comity.core.parts import Engine, Until
 from comity.core.round import Round
 from comity.core.rules import Parts
@@ -27,15 +28,24 @@ class Asking:
     def ask(
         self, round: Round, cohort: Sequence[str], heard: Heard, phase: str, body: Callable[[str], Contribution]
     ) -> Iterator[Envelope]:
-        """Ask each member once and yield the answers as they come, counting the bytes both ways."""
+        """Ask each member once and yield the answers as they come, counting the bytes both ways.
+
+        An answer that cannot be laid out as bytes is refused, as no other engine would have brought it.
+        """
+        measure = _Measure()
 
         def message(to: str) -> Envelope:
             out = Envelope(replace(round, me=to), phase, round.hub, self.recipe, body(to), self.receipts.get(to))
-            heard.down[to] = heard.down.get(to, 0) + size(out)
+            heard.down[to] = heard.down.get(to, 0) + measure(out)
             return out
 
         for answer in self.engine.ask(cohort, message, self.until(cohort)):
-            heard.up[answer.sender] = heard.up.get(answer.sender, 0) + size(answer)
+            try:
+                n = size(answer)
+            except ConfigError as error:
+                heard.refused.append((answer.sender, f"{answer.sender}: {error}"))
+                continue
+            heard.up[answer.sender] = heard.up.get(answer.sender, 0) + n
             yield answer
 
     def admitted(self, answer: Envelope, heard: Heard, phase: str) -> bool:
@@ -67,3 +77,20 @@ class Asking:
         for h in heard.values():
             for who in h.asked:
                 self.receipts[who] = Receipt(turn.number, turn.attempt, closed and who in h.accepted)
+
+
+class _Measure:
+    """The size of each question: measured once for all who are told the same under names of one length."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Contribution | None, dict[tuple[int, Receipt | None], int]] = (None, {})
+
+    def __call__(self, out: Envelope) -> int:
+        body, sizes = self._known
+        if body is not out.body:
+            sizes = {}
+            self._known = (out.body, sizes)
+        key = (len(out.round.me.encode()), out.receipt)
+        if key not in sizes:
+            sizes[key] = size(out)
+        return sizes[key]

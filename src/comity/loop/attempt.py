@@ -7,7 +7,7 @@ from typing import Any
 
 from comity.core.contribution import Contribution
 from comity.core.envelope import Envelope
-from comity.core.errors import ContributionError
+from comity.core.errors import ContributionError, WireError
 from comity.core.parts import Secret, Transform, Until
 from comity.core.round import Round
 from comity.core.spec import Spec, check, zeros
@@ -28,7 +28,11 @@ class Attempt:
         self.members = members
         self.heard = {h: Heard(h, ps, turn=(turn.number, turn.attempt)) for h, ps in members.items()}
         self.homes = _homes(members)
-        self._frozen: dict[int, tuple[Any, Any]] = {}
+        self.hears: dict[str, list[str]] = {}
+        for hub, cohort in members.items():
+            for who in cohort:
+                self.hears.setdefault(who, []).append(hub)
+        self._told: tuple[str, Contribution, Mapping[str, Any], Contribution] | None = None
         self.sessions: dict[str, Any] = {}
         self.public: dict[str, Any] = {}
         self.states: Mapping[str, HubState] = {}
@@ -67,22 +71,15 @@ class Attempt:
         home = self.homes[to]
         state, turn = self.states[home], self.turns[home]
         shared = self.parts.method.share(state.method, to, turn)
-        shared = replace(shared, value=self._read_only(shared.value))
         for i, t in enumerate(self.parts.transforms):
             if pack := getattr(t, "pack", None):
                 shared = pack(shared, self._entry(state, i, to), to, turn)
-        views = {h: self.sessions[h].view(to) for h, cohort in self.members.items() if self._hears(h, to)}
-        value = {"shared": as_tree(shared), "public": self.public[home], "views": views}
-        return Contribution("question", value)
-
-    def _hears(self, hub: str, who: str) -> bool:
-        return who in self.heard[hub].asked_set
-
-    def _read_only(self, value: Any) -> Any:
-        """The value with read-only arrays, made once for all who are told the same."""
-        if id(value) not in self._frozen:
-            self._frozen[id(value)] = (value, frozen(value))
-        return self._frozen[id(value)][1]
+        views = {h: self.sessions[h].view(to) for h in self.hears[to]}
+        if self._told is None or not _same(self._told, home, shared, views):
+            told = as_tree(replace(shared, value=frozen(shared.value)))
+            question = Contribution("question", {"shared": told, "public": self.public[home], "views": views})
+            self._told = (home, shared, views, question)
+        return self._told[-1]
 
     def _entry(self, state: HubState, i: int, who: str) -> Any:
         t = self.parts.transforms[i]
@@ -112,18 +109,18 @@ class Attempt:
         """The sealed contributions that a hub hears, by their authenticated senders."""
         heard = self.heard[hub]
         for answer in answers:
-            mine = self.homes.get(answer.sender, hub) == hub or self._hears(hub, answer.sender)
-            if not mine or not self.asking.admitted(answer, heard, "contribute"):
+            here = hub in self.hears.get(answer.sender, (hub,))
+            if not here or not self.asking.admitted(answer, heard, "contribute"):
                 continue
             try:
                 c = from_tree(answer.body.value[hub])  # type: ignore[index, call-overload]
-            except (TypeError, KeyError, IndexError, ValueError):
+            except (TypeError, KeyError, IndexError, ValueError, WireError):
                 heard.refused.append((answer.sender, f"{answer.sender} sent no contribution for hub '{hub}'."))
                 continue
             if c.sender not in ("", answer.sender):
                 heard.refused.append((answer.sender, f"{answer.sender} claims to be '{c.sender}'."))
                 continue
-            yield replace(c, sender=answer.sender)
+            yield Contribution(c.kind, c.value, c.weight, c.metrics, answer.sender)
 
     def _gather(self, hub: str, answers: Iterator[Envelope]) -> tuple[Any, list[dict[str, Any]]]:
         """What the combiner needs: the sum, or the list in cohort order; and the members' new entries."""
@@ -178,8 +175,10 @@ class Attempt:
         return self.parts.method.expect(state.method, who, turn)
 
     def _combine(self, hub: str, gathered: Any, entries: list[dict[str, Any]]) -> HubState:
-        """Decode on the sum, lower, update."""
+        """Decode on the sum, lower, update. An empty sum is a release too; of an empty list nothing can be learnt."""
         parts, state, heard = self.parts, self.states[hub], self.heard[hub]
+        if parts.combiner.needs != "sum" and not gathered:
+            return state
         turn = replace(self.turns[hub], answered=len(heard.accepted))
         if gathered is None:
             gathered = self._nothing(state, turn)
@@ -188,7 +187,7 @@ class Attempt:
             if t.decodes == "sum":
                 gathered, after[i] = t.decode(gathered, after[i], turn, self.secret)
             elif entries[i]:
-                after[i] = {**after[i], **entries[i]}
+                after[i] = {**after[i], **{who: entries[i][who] for who in heard.asked if who in entries[i]}}
         combined, combiner = parts.combiner.lower(gathered, state.combiner, turn)
         heard.metrics = dict(combined.metrics)
         method = parts.method.update(state.method, combined, turn)
@@ -198,6 +197,16 @@ class Attempt:
         """The sum of an empty cohort."""
         spec = self._spec(state, "", turn)
         return Contribution(spec.kind or "", zeros(spec.value), 0.0)
+
+
+def _same(told: tuple[str, Contribution, Any, Contribution], home: str, shared: Contribution, views: Any) -> bool:
+    """Is this the question that was put last? Then it is laid out, and measured, once."""
+    was_home, was, was_views, _ = told
+    if home != was_home or shared.value is not was.value or shared.kind != was.kind:
+        return False
+    plain = isinstance(shared.weight, float | int) and isinstance(was.weight, float | int) and not shared.metrics
+    alike = plain and shared.weight == was.weight and not was.metrics and views.keys() == was_views.keys()
+    return alike and all(v is None for v in (*views.values(), *was_views.values()))
 
 
 def _homes(members: Mapping[str, Sequence[str]]) -> dict[str, str]:

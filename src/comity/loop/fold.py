@@ -7,7 +7,7 @@ import numpy as np
 
 from comity.core.contribution import Contribution
 from comity.core.errors import ContributionError
-from comity.core.tree import leaves, tree_map
+from comity.core.tree import is_branch, leaves, tree_map
 
 BLOCKS = 64
 
@@ -29,7 +29,7 @@ class Fold:
         self._done: dict[int, Contribution | None] = {}
         self._joined = 0
         self._total: Contribution | None = None
-        self._shapes: list[tuple[tuple[str, ...], tuple[int, ...], str]] | None = None
+        self._shapes: Any = None
 
     def add(self, position: int, c: Contribution | None) -> None:
         """Take the contribution at a position of the cohort, or None when there will be none.
@@ -64,15 +64,15 @@ class Fold:
                 self._total = block if self._total is None else _plus(self._total, block)
 
     def _same_shape(self, c: Contribution) -> None:
-        shapes = [(path, *_looks(x)) for path, x in leaves({"value": c.value, "weight": c.weight})]
-        for path, _, kind in shapes:
-            if kind not in "fiub":
+        shapes = _looks(c.value), _looks(c.weight)
+        if shapes == self._shapes:
+            return
+        for path, x in leaves({"value": c.value, "weight": c.weight}):
+            if _looks(x)[1] not in "fiub":
                 raise ContributionError(f"{'.'.join(path)} does not add: only numbers do. Use combine=Collect().")
-        if self._shapes is None:
-            self._shapes = shapes
-        elif shapes != self._shapes:
-            odd = next((a for a, b in zip(shapes, self._shapes, strict=False) if a != b), shapes[-1])
-            raise ContributionError(f"{'.'.join(odd[0])} of shape {odd[1]} does not add to what others sent.")
+        if self._shapes is not None:
+            raise ContributionError("Its names, shapes or weights do not add to what others sent.")
+        self._shapes = shapes
 
 
 class _Block:
@@ -105,7 +105,10 @@ def _wide(c: Contribution) -> Contribution:
     return Contribution(c.kind, tree_map(_widened, c.value), tree_map(_widened_weight, c.weight), metrics)
 
 
-def _looks(x: Any) -> tuple[tuple[int, ...], str]:
+def _looks(x: Any) -> Any:
+    """(shape, kind of number) of a leaf; of a branch, those of all that it holds."""
+    if is_branch(x):
+        return {k: _looks(v) for k, v in x.items()}
     a = x if isinstance(x, np.ndarray) else np.asarray(x)
     return a.shape, a.dtype.kind
 

@@ -16,6 +16,7 @@ from comity.core.spec import Leaf, Spec, check
 from comity.core.tree import frozen
 from comity.loop.asking import Asking
 from comity.loop.attempt import Attempt
+from comity.loop.fold import Fold
 from comity.loop.hub import Event, Heard, HubState, add_metrics
 
 SCORE = Spec(Leaf(), kind="score")
@@ -63,7 +64,9 @@ class Rounds:
         heard: Mapping[str, Heard] = {}
         for attempt in range(self.parts.retries + 1):
             turn = replace(self.base, number=number, attempt=attempt)
-            closed, heard, after = Attempt(self.asking, self.secret, turn, self._members(turn)).run(states)
+            members = self._members(turn)
+            known = {**states, **{hub: self._first(hub) for hub in members if hub not in states}}
+            closed, heard, after = Attempt(self.asking, self.secret, turn, members).run(known)
             self.asking.settle(turn, heard, closed)
             self.listen(Event("round", turn, closed, heard))
             if closed:
@@ -85,7 +88,8 @@ class Rounds:
     def _scored(self, hub: str, cohort: Sequence[str], state: HubState, turn: Round) -> Heard:
         heard = Heard(hub, cohort, turn=(turn.number, turn.attempt))
         where = replace(turn, hub=hub, asked=len(cohort))
-        total: dict[str, tuple[float, float]] = {}
+        place = {who: i for i, who in enumerate(cohort)}
+        fold = Fold(len(cohort))
 
         def body(to: str) -> Contribution:
             shared = self.parts.method.share(state.method, to, where)
@@ -100,8 +104,9 @@ class Rounds:
                 heard.refused.append((answer.sender, f"{answer.sender}: {error}"))
                 continue
             heard.accepted.add(answer.sender)
-            add_metrics(total, answer.body.metrics)
-        heard.metrics = total
+            fold.add(place[answer.sender], Contribution("score", {}, metrics=answer.body.metrics))
+        total = fold.total()
+        heard.metrics = total.metrics if total else {}
         return heard
 
 

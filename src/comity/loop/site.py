@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from comity.core.contribution import Contribution, Tree
-from comity.core.envelope import Envelope, Key
+from comity.core.envelope import Envelope, Key, Receipt
 from comity.core.errors import ConfigError, ContributionError
 from comity.core.parts import Participant, Secret
 from comity.core.round import Round
 from comity.core.rules import Parts
-from comity.core.tree import frozen, tree_map
+from comity.core.tree import owned, tree_map
 from comity.core.wire import as_tree, encode, from_tree
 
 
@@ -46,6 +46,7 @@ class Drawer:
 
 
 EMPTY = Drawer({})
+MOST_SAID = 1000
 
 
 class Site:
@@ -74,11 +75,12 @@ class Site:
         pending = drawer.pending
         if pending is not None and pending.key == asked.key:
             return self._again(asked, pending), drawer
+        held = pending.local if pending is not None and asked.phase != "score" else drawer.local
         try:
-            body, local = self._phase(asked, drawer.local)
+            body, local = self._phase(asked, held)
         except Exception as error:  # noqa: BLE001  user code may raise anything; the hub is told, the run goes on
             return self._reply(asked, failure(error)), drawer
-        if local is drawer.local:
+        if local is held:
             return self._reply(asked, body), drawer
         return self._reply(asked, body), Drawer(drawer.local, Pending(asked.key, asked.body, body, local))
 
@@ -90,12 +92,12 @@ class Site:
         return self._reply(asked, failure(ContributionError(text)))
 
     def _reply(self, asked: Envelope, body: Contribution) -> Envelope:
-        return replace(asked, sender=self.name, body=body, receipt=None)
+        return Envelope(asked.round, asked.phase, self.name, asked.recipe, body)
 
     def _phase(self, asked: Envelope, local: Mapping[str, Any]) -> tuple[Contribution, Mapping[str, Any]]:
         if asked.phase == "score":
             c, _ = self.participant.contribute(asked.body, _own(local, self._mine), asked.round, self.secret)
-            return c, local
+            return from_tree(as_tree(c)), local
         if asked.phase == "contribute":
             return self._contribute(asked.body, asked.round, local)
         memory = _own(local, "channel")
@@ -111,10 +113,13 @@ class Site:
     ) -> tuple[Contribution, Mapping[str, Any]]:
         told: Any = body.value
         shared, local = self._unpack(from_tree(told["shared"]), round, local)
-        c, after = self.participant.contribute(shared, _own(local, self._mine), round, self.secret)
+        shared = Contribution(shared.kind, _fresh(shared.value), shared.weight, shared.metrics, shared.sender)
+        given, after = self.participant.contribute(shared, _own(local, self._mine), round, self.secret)
         local = _put(local, self._mine, after)
-        c = self.parts.combiner.lift(c)
+        c = self.parts.combiner.lift(given)
         c, local = self._encode(c, told["public"], round, local)
+        if c.value is given.value:
+            c = replace(c, value=owned(c.value))
         return self._seal(c, told["views"], round, local)
 
     def _unpack(
@@ -157,18 +162,28 @@ def settle(drawer: Drawer, asked: Envelope) -> Drawer:
     pending = drawer.pending
     if pending is None:
         return drawer
-    _, number, attempt, _, _ = pending.key
-    receipt = asked.receipt
-    if receipt is not None and (receipt.number, receipt.attempt) == (number, attempt):
-        return Drawer(pending.local if receipt.accepted else drawer.local)
-    same_round = asked.round.number == number and asked.round.attempt == attempt
+    if (local := committed(drawer, asked.receipt)) is not None:
+        return Drawer(local)
+    same_round = (asked.round.number, asked.round.attempt) == pending.key[1:3]
     return drawer if same_round else Drawer(drawer.local)
+
+
+def committed(drawer: Drawer, receipt: Receipt | None) -> Mapping[str, Any] | None:
+    """What a drawer holds for good once this receipt is known; None where it says nothing about a pending answer."""
+    pending = drawer.pending
+    if pending is None or receipt is None or (receipt.number, receipt.attempt) != pending.key[1:3]:
+        return None
+    return pending.local if receipt.accepted else drawer.local
 
 
 def failure(error: BaseException) -> Contribution:
     """What a site answers when it cannot contribute: the error's own words, never its data."""
-    text = f"{type(error).__name__}: {error}" if not isinstance(error, ContributionError) else str(error)
-    return Contribution("error", {"reason": text})
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001  even the words of an error are user code
+        said = "(it cannot say what is wrong)"
+    text = said if isinstance(error, ContributionError) else f"{type(error).__name__}: {said}"
+    return Contribution("error", {"reason": text.encode(errors="replace").decode()[:MOST_SAID]})
 
 
 def fingerprint(question: Contribution | bytes) -> bytes:
@@ -238,27 +253,43 @@ class Sites:
             self._drawers[name] = self._stored(name) or EMPTY
         return self._drawers[name]
 
-    def kept(self, name: str) -> Tree:
-        """What a site has kept; an answer whose fate was not told it yet counts as accepted.
+    def kept(self, name: str, receipt: Receipt | None) -> Tree:
+        """What a site has kept once it is told what became of its last answer.
 
         Raises:
             ConfigError: there is no such participant.
         """
+        try:
+            participant = self._find(name)
+        except (KeyError, ValueError):
+            raise ConfigError(f"There is no participant '{name}'. Use a name of the roster.") from None
         drawer = self.drawer(name)
-        return dict((drawer.pending.local if drawer.pending else drawer.local).get("participant", {}))
+        local = committed(drawer, receipt) or drawer.local
+        return dict(local.get(drawer_of(participant, "participant"), {}))
 
     def touched(self) -> Mapping[str, Drawer]:
-        """The drawers that changed since the last call."""
-        names, self._touched = sorted(self._touched), set()
-        return {name: self._drawers[name] for name in names}
+        """The drawers that changed since `forget`."""
+        return {name: self._drawers[name] for name in sorted(self._touched)}
+
+    def forget(self) -> None:
+        """They are saved: begin to note anew which drawers change."""
+        self._touched = set()
 
 
 def _own(local: Mapping[str, Any], name: str) -> Any:
     """A part's drawer as it may change it: fresh dicts, and arrays that are read only."""
-    return tree_map(lambda x: x, local.get(name, {}))
+    return _fresh(local.get(name, {}))
+
+
+def _fresh(tree: Any) -> Any:
+    return tree_map(_same, tree)
+
+
+def _same(x: Any) -> Any:
+    return x
 
 
 def _put(local: Mapping[str, Any], name: str, after: Any) -> Mapping[str, Any]:
     """The drawers with one changed; the same object when it was and stays empty."""
     empty = isinstance(after, Mapping) and not after and name not in local
-    return local if empty else {**local, name: frozen(after)}
+    return local if empty else {**local, name: owned(after)}

@@ -1,0 +1,105 @@
+"""What the checks share: examples, comparisons, and how a broken law is told."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from comity.core.contribution import Contribution
+from comity.core.errors import ComityError, ConfigError, ContributionError
+from comity.core.parts import Combiner
+from comity.core.rng import Rng, keyed
+from comity.core.tree import leaves, tree_map
+from comity.core.wire import as_tree, encode_tree
+from comity.loop.fold import Fold
+
+SLACK = 1e-5
+
+
+def usual_cohort(combiner: Combiner | None) -> list[Contribution]:
+    """Seven deltas, or seven voters where deltas are refused."""
+    rng = keyed(0, "example")
+    shape = {"a": (3,), "b": {"c": (2, 2), "d": ()}}
+    deltas = [
+        Contribution("delta", tree_map(lambda s: _normal(rng, s), shape), float(w), {"loss": (w / 2, w)}, f"p{w}")
+        for w in range(1, 8)
+    ]
+    votes = [
+        Contribution("label", {"votes": rng.dirichlet(np.ones(3), 5).astype("float32")}, float(w), {}, f"p{w}")
+        for w in range(1, 8)
+    ]
+    if combiner is None:
+        return deltas
+    for cohort in (deltas, votes):
+        try:
+            combiner.lift(cohort[0])
+        except ContributionError:
+            continue
+        except Exception:  # noqa: BLE001  a law will say what is wrong with it
+            return cohort
+        return cohort
+    raise ConfigError(f"{title(combiner)} takes neither deltas nor votes. Give an example: a list of contributions.")
+
+
+def _normal(rng: Rng, shape: tuple[int, ...]) -> Any:
+    return np.asarray(rng.normal(size=shape), np.float32)
+
+
+def noise(tree: Any, number: int) -> Any:
+    """Other numbers of the same looks, from tiny to large."""
+    rng = keyed(0, "noise", str(number))
+    scale = 10.0 ** (number % 5 - 2)
+    return tree_map(lambda x: np.asarray(rng.normal(scale=scale, size=np.shape(x)), np.asarray(x).dtype), tree)
+
+
+def summed(cohort: Sequence[Contribution]) -> Any:
+    """The sum, as the loop makes it."""
+    fold = Fold(len(cohort))
+    for i, c in enumerate(cohort):
+        fold.add(i, c)
+    return fold.total()
+
+
+def paths(tree: Any) -> list[tuple[str, ...]]:
+    """The names of a Tree."""
+    return [path for path, _ in leaves(tree)]
+
+
+def looks(tree: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """The names of a Tree with their shapes."""
+    return {path: np.shape(x) for path, x in leaves(tree)}
+
+
+def bits(c: Contribution) -> bytes:
+    """All of a contribution, to the bit."""
+    return encode_tree(as_tree(c))
+
+
+def alike(part: object, law: str, a: Any, b: Any, must: str) -> None:
+    """The same names, and numbers that are the same but for rounding."""
+    if looks(a) != looks(b):
+        broken(part, law, f"{must} Got other names or shapes.")
+    for (path, x), (_, y) in zip(leaves(a), leaves(b), strict=True):
+        numbers = np.asarray(x).dtype.kind in "fiub"
+        same = np.allclose(x, y, rtol=SLACK, atol=1e-6) if numbers else bool(np.all(x == y))
+        if not same:
+            broken(part, law, f"{must} Got a difference in {'.'.join(path) or 'the value'}.")
+
+
+def said(part: object, law: str, f: Callable[[], Any]) -> Any:
+    """What `f` gives; an error is that law's."""
+    try:
+        return f()
+    except Exception as error:
+        own = str(error) if isinstance(error, ComityError) else repr(error)
+        raise AssertionError(f"{title(part)} breaks the law of '{law}'. {own}") from error
+
+
+def broken(part: object, law: str, said: str) -> NoReturn:
+    """Say which law a part breaks."""
+    raise AssertionError(f"{title(part)} breaks the law of '{law}'. {said}")
+
+
+def title(part: object) -> str:
+    """What a part is called in a message."""
+    return type(part).__name__

@@ -1,0 +1,116 @@
+"""Every refusal, by parts that only say what they are."""
+
+from types import SimpleNamespace
+
+import pytest
+
+import comity as co
+from comity.core.errors import ConfigError
+from comity.core.rules import RULES, Parts, check, refusals
+
+
+def part(name, **said):
+    return type(name, (), said)()
+
+
+METHOD = SimpleNamespace(send="model")
+SUM, GROUPS, EACH = (part(n, needs=v) for n, v in (("Mean", "sum"), ("Median", "groups"), ("Collect", "each")))
+PUBLIC = part("Mean", needs="sum", denominator="expected")
+BY_WEIGHT = part("Mean", needs="sum", denominator="weight")
+OPEN, BLIND = part("Plain", reveals="each"), part("SecAgg", reveals="sum")
+IN_GROUPS = part("SecAgg", reveals="groups")
+RING = part("SecAgg", reveals="sum", ring=True)
+NOISE = part("Gaussian", decodes="sum", contracts=False, bounds=lambda s: s, spend=lambda r: None)
+CLIP = part("Clip", decodes="sum", contracts=True, bounds=lambda s: s)
+SPARSE = part("TopK", decodes="each", contracts=True)
+FEEDBACK = part("TopK", decodes="each", contracts=False)
+INTEGERS = part("FixedPoint", decodes="sum", contracts=True, integers=True)
+HUB, PEERS = part("Everyone"), part("Ring", peers=True)
+
+
+def parts(combiner=SUM, channel=OPEN, *transforms, method=METHOD, select=HUB, **numbers):
+    return Parts(method, combiner, transforms, channel, select, **numbers)
+
+
+FINE = [
+    parts(),
+    parts(GROUPS),
+    parts(EACH),
+    parts(GROUPS, IN_GROUPS),
+    parts(SUM, BLIND),
+    parts(SUM, OPEN, CLIP, SPARSE),
+    parts(PUBLIC, BLIND, NOISE),
+    parts(PUBLIC, RING, NOISE, INTEGERS),
+    parts(part("Mean", needs="sum", denominator="weight", cap=10.0), RING, INTEGERS),
+    parts(BY_WEIGHT, OPEN, CLIP),
+    parts(select=PEERS),
+    parts(quorum=1, retries=0, deadline=0.5),
+    parts(quorum=0.0),
+]
+DELTAS = part("FedAvg", send="delta")
+WRONG = {
+    "Collect needs each contribution; SecAgg reveals only their sum. Use combine=Mean(), or channel=Plain()": parts(
+        EACH, BLIND
+    ),
+    "Collect needs each contribution; SecAgg reveals sums of groups. Use combine=Mean()": parts(EACH, IN_GROUPS),
+    "Median needs each contribution; SecAgg reveals only their sum. Use SecAgg(groups=8): Median then sees": parts(
+        GROUPS, BLIND
+    ),
+    "TopK is decoded one by one; SecAgg reveals only the sum.": parts(SUM, BLIND, SPARSE),
+    "TopK is decoded one by one; SecAgg": parts(GROUPS, IN_GROUPS, SPARSE),
+    "Gaussian acts on the sum; Median makes no sum. Use combine=Mean().": parts(GROUPS, OPEN, NOISE),
+    "TopK is decoded one by one, Clip on the sum. Put Clip first.": parts(SUM, OPEN, SPARSE, CLIP),
+    "TopK may raise the norm after Clip has bounded it. Put Clip last": parts(SUM, OPEN, CLIP, FEEDBACK),
+    "SecAgg adds integers in a ring. Put FixedPoint(bound=...) last among the transforms.": parts(SUM, RING),
+    "SecAgg adds integers in a ring.": parts(SUM, RING, INTEGERS, CLIP),
+    "SecAgg adds in a ring: a weight without a cap could overflow it. Use Mean(cap=...).": parts(
+        BY_WEIGHT, RING, INTEGERS
+    ),
+    "Gaussian with weights by data size: the total weight would be private. Use Mean(public=True).": parts(
+        BY_WEIGHT, OPEN, NOISE
+    ),
+    'FedAvg sends deltas; peers mix whole models. Use FedAvg(..., send="model").': parts(method=DELTAS, select=PEERS),
+    "The 'quorum' must be a share from 0 to 1. Got 1.5.": parts(quorum=1.5),
+    "The 'quorum' must be a share from 0 to 1. Got -0.1.": parts(quorum=-0.1),
+    "The 'quorum' must be a share from 0 to 1. Got nan.": parts(quorum=float("nan")),
+    "The 'quorum' must be a share from 0 to 1. Got 'most'.": parts(quorum="most"),
+    "The 'retries' must be an int >= 0. Got -1.": parts(retries=-1),
+    "The 'retries' must be an int >= 0. Got 1.5.": parts(retries=1.5),
+    "The 'deadline' must be seconds > 0, or None to wait for everybody. Got 0.": parts(deadline=0),
+    "The 'deadline' must be seconds > 0, or None to wait for everybody. Got 'soon'.": parts(deadline="soon"),
+}
+
+
+@pytest.mark.parametrize("given", FINE, ids=range(len(FINE)))
+def test_what_fits_passes(given):
+    assert list(refusals(given)) == []
+    check(given)
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_what_does_not_fit_is_refused_in_words(said):
+    with pytest.raises(ConfigError) as e:
+        check(WRONG[said])
+    assert said in str(e.value)
+
+
+def test_every_rule_is_broken_by_some_test():
+    broken = {rule for given in WRONG.values() for rule in RULES if rule(given)}
+    assert broken == set(RULES)
+
+
+@pytest.mark.parametrize(("quorum", "asked", "need"), [(0.5, 3, 2), (0.5, 0, 0), (1.0, 7, 7), (0, 9, 0), (0.1, 1, 1)])
+def test_the_quorum_is_rounded_up(quorum, asked, need):
+    assert parts(quorum=quorum).needed(asked) == need
+
+
+def test_a_collaboration_checks_its_parts_before_anything_moves():
+    model = co.Linear(inputs=2, classes=2)
+    with pytest.raises(ConfigError, match="'quorum'"):
+        co.Collaboration(co.FedAvg(model), {}, quorum=2)
+    fed = co.Collaboration(co.FedAvg(model), {})
+    with pytest.raises(ConfigError, match=r"has no 'combiner'. Did you mean 'combine'"):
+        fed.replace(combiner=co.Median())
+    with pytest.raises(ConfigError, match="sends deltas"):
+        fed.replace(select=PEERS)
+    assert fed.replace(combine=co.Median()).parts.combiner == co.Median()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Saved:
     store: Any = None
     root: bytes = field(default_factory=lambda: os.urandom(32))
     at: float = field(default_factory=time.monotonic)
+    names: frozenset[str] | None = None
 
     @classmethod
     def open(cls, folder: str | Path | None, agreed: Mapping[str, Any]) -> "Saved":
@@ -65,8 +67,9 @@ class Saved:
 
     def drawer(self, name: str) -> Drawer | None:
         """A drawer kept earlier."""
-        data = self.store.drawer(name) if self.store is not None else None
-        return None if data is None else tree_drawer(decode_tree(data))
+        if self.names is None:
+            self.names = frozenset(self.store.drawer_names() if self.store is not None else ())
+        return tree_drawer(decode_tree(self.store.drawer(name))) if name in self.names else None
 
 
 class Running:
@@ -131,13 +134,22 @@ class Running:
     def _now(self) -> "Point":
         named = {"last": self.states} if self.best is None else {"last": self.states, "best": self.best}
         meta = {"metrics": dict(self.metrics), "best_loss": self._best_loss}
-        return Point(len(self.ledger), named, meta, self.sites.touched())
+        return Point(len(self.ledger), named, meta, self.sites.touched() if self.saved.store else {})
 
     def _begin(self, engine: Local) -> None:
         self.states = self.rounds.start()
         first = {hub: _digest(state) for hub, state in self.states.items()}
         facts = {"recipe": self.recipe, "seed": self.fed.seed, "states": first, "choice": dict(engine.choice)}
-        self._append("start", facts)
+        self._append("start", {**facts, "buffers": self._buffers()})
+
+    def _buffers(self) -> dict[str, str]:
+        """The policy of each buffer of the model, said aloud: a wrong one spoils a model without an error."""
+        policy = getattr(getattr(self.method, "model", None), "buffers_policy", None)
+        buffers: dict[str, str] = dict(policy()) if policy is not None else {}
+        if buffers:
+            said = ", ".join(f"{name} {word}" for name, word in buffers.items())
+            sys.stderr.write(f"buffers    {said}\n")
+        return buffers
 
     def _go_on(self, generation: Any) -> None:
         self.states = _states(decode_tree(generation.states["last"]))

@@ -185,7 +185,7 @@ def _update(f):
 
 
 def _in_place(new, old):
-    old["server"]["n"] = 1
+    old["optimizer"]["n"] = 1
     return new
 
 
@@ -213,9 +213,9 @@ def _mark(self, shared, local, round, secret):
 
 PARAMS = MODEL.init(co.Round("", 0))
 METHODS = {
-    "repeat": [{"init": lambda self, round: {"params": MODEL.init(round), "server": {"n": next(COUNT)}}}],
+    "repeat": [{"init": lambda self, round: {"params": MODEL.init(round), "optimizer": {"n": next(COUNT)}}}],
     "inputs": [_update(_in_place)],
-    "state": [{"init": lambda self, round: {"params": MODEL.init(round), "server": {1, 2}}}],
+    "state": [{"init": lambda self, round: {"params": MODEL.init(round), "optimizer": {1, 2}}}],
     "init": [{"init": lambda self, round: 1 / 0}],
     "update": [_update(lambda new, old: 1 / 0)],
 }

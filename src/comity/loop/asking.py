@@ -56,7 +56,7 @@ class Asking:
             wrong = "was not asked in this round"
         elif (answer.round.me, answer.phase, answer.recipe) != (who, phase, self.recipe):
             wrong = f"answered as '{answer.round.me}' to '{answer.phase}' of recipe {answer.recipe[:8]}"
-        elif who in heard.answered:
+        elif who in heard.answered or any(who == gone for gone, _ in heard.dropped):
             wrong = "answered twice"
         elif body.sender not in ("", who):
             wrong = f"claims to be '{body.sender}'"

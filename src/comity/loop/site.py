@@ -249,9 +249,9 @@ class Sites:
 
     def drawer(self, name: str) -> Drawer:
         """A site's drawer as it is now."""
-        if name not in self._drawers:
-            self._drawers[name] = self._stored(name) or EMPTY
-        return self._drawers[name]
+        if name not in self._drawers and (stored := self._stored(name)) is not None:
+            self._drawers[name] = stored
+        return self._drawers.get(name, EMPTY)
 
     def kept(self, name: str, receipt: Receipt | None) -> Tree:
         """What a site has kept once it is told what became of its last answer.

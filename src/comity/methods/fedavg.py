@@ -23,7 +23,7 @@ from comity.core.spec import Spec, like
 from comity.core.tree import ravel, tree_map, unravel
 
 
-class ServerStep(Protocol):
+class HubOptimizer(Protocol):
     """How the hub turns the mean delta into a step; its own state is a Tree."""
 
     def init(self, params: Tree) -> Any:
@@ -37,10 +37,10 @@ class ServerStep(Protocol):
 
 @dataclass(frozen=True)
 class Momentum:
-    """Server momentum: m = beta·m + delta; step = rate·m (FedAvgM). With beta 0 and rate 1, plain FedAvg.
+    """Momentum at the hub: m = beta·m + delta; step = rate·m (FedAvgM). With beta 0 and rate 1, plain FedAvg.
 
     Attributes:
-        rate: server learning rate, > 0.
+        rate: the hub's learning rate, > 0.
         beta: momentum, in [0, 1).
 
     Raises:
@@ -69,12 +69,12 @@ class Momentum:
 
 @dataclass(frozen=True)
 class Adam:
-    """Server Adam (Reddi et al., ICLR 2021, Algorithm 2): no bias correction, as in the paper.
+    """Adam at the hub (Reddi et al., ICLR 2021, Algorithm 2): no bias correction, as in the paper.
 
     m = beta1·m + (1-beta1)·delta; v = beta2·v + (1-beta2)·delta²; step = rate·m/(√v + tau).
 
     Attributes:
-        rate: server learning rate, > 0.
+        rate: the hub's learning rate, > 0.
         beta1: decay of m, in [0, 1).
         beta2: decay of v, in [0, 1).
         tau: adaptivity, > 0; v starts at tau², as the paper asks (v ≥ tau²).
@@ -114,7 +114,7 @@ class FedAvg:
 
     Attributes:
         model: what is trained; the participants hold the same one.
-        server: how the mean delta becomes a step: `Momentum(rate, beta)` or `Adam(rate)`.
+        optimizer: how the hub turns the mean delta into a step: `Momentum(rate, beta)` or `Adam(rate)`.
         bound: the largest absolute value of a delta's coordinate; what passes it is refused.
         send: "delta" or "model" (whole models, as peers without a hub need).
         start: parameters to begin with, in place of the model's own.
@@ -132,7 +132,7 @@ class FedAvg:
     """
 
     model: Model
-    server: ServerStep = field(default_factory=Momentum)
+    optimizer: HubOptimizer = field(default_factory=Momentum)
     bound: float = math.inf
     send: str = "delta"
     start: Tree = None
@@ -149,9 +149,9 @@ class FedAvg:
         return Mean()
 
     def init(self, round: Round) -> Any:
-        """Parameters, and the server optimizer's memory of those it steps."""
+        """Parameters, and the hub optimizer's memory of those it steps."""
         params = self.model.init(round) if self.start is None else self.start
-        return {"params": params, "server": self.server.init(self._stepped(params))}
+        return {"params": params, "optimizer": self.optimizer.init(self._stepped(params))}
 
     def share(self, state: Any, to: str, round: Round) -> Contribution:
         """The parameters, and how the participants are to answer."""
@@ -162,14 +162,14 @@ class FedAvg:
         return Spec(like(state["params"], -self.bound, self.bound), kind=self.send)
 
     def update(self, state: Any, combined: Contribution, round: Round) -> Any:
-        """Add the step; statistics (BatchNorm) move by their mean, whatever the server optimizer."""
+        """Add the step; statistics (BatchNorm) move by their mean, whatever the optimizer."""
         params = state["params"]
         change = combined.value
         if self.send == "model":
             change = tree_map(np.subtract, change, params)
-        step, server = self.server.step(self._stepped(change), state["server"])
+        step, memory = self.optimizer.step(self._stepped(change), state["optimizer"])
         new = tree_map(_moved, params, {**_as_dict(change), **step})
-        return {"params": unravel(ravel(new), new), "server": server}
+        return {"params": unravel(ravel(new), new), "optimizer": memory}
 
     def _stepped(self, tree: Any) -> Any:
         """Without the statistics."""

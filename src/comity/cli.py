@@ -1,5 +1,6 @@
 """The command: comity demo, comity compare."""
 
+import os
 import shlex
 import sys
 import traceback as tracebacks
@@ -53,9 +54,10 @@ def demo(
     from comity.demo import comparisons
     from comity.report.terminal import print_demo, progress
 
+    _writable(folder / "digits.html")
     console = Console()
     console.print("Two real data sets that come with scikit-learn. Nothing leaves this machine.", style="dim")
-    again = shlex.join(["comity", *sys.argv[1:]])
+    again = shlex.join(["comity", *_args()])
     answers, paths = {}, {}
     for title, (tables, target, called) in comparisons().items():
         with progress() as update:
@@ -89,12 +91,14 @@ def compare(
     from comity.comparison.compare import compare as compared
     from comity.report.terminal import print_results, progress
 
+    for path in (json, report):
+        _writable(path)
     with progress() as update:
         answer = compared(
             table, target, party=party, model=model, rounds=rounds, repeats=repeats, seed=seed, pooled=pooled,
             runs=runs, tell=update,
         )  # fmt: skip
-    answer = _with_command(answer, shlex.join(["comity", *sys.argv[1:]]))
+    answer = _with_command(answer, shlex.join(["comity", *_args()]))
     if json is not None:
         answer.json(json)
     if report is not None:
@@ -116,13 +120,31 @@ def _with_command(answer: Any, command: str) -> Any:
     return replace(answer, results={**answer.results, "settings": {**answer.results["settings"], "command": command}})
 
 
+def _writable(path: Path | None) -> None:
+    """Refuse before the work what could not be written after it."""
+    if path is None:
+        return
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if path.is_dir() or (there != path and not there.is_dir()) or not os.access(there, os.W_OK):
+        raise ConfigError(f"Results must go to a file that can be written. Got {path}. Name another file.")
+
+
+def _args() -> list[str]:
+    """What was asked for; --traceback may stand anywhere."""
+    return [arg for arg in sys.argv[1:] if arg != "--traceback"]
+
+
 def main() -> None:
     """Run the command: 0 done, 1 ran but failed, 2 wrong input, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # an old code page has no minus sign
     try:
-        app()
-    except KeyboardInterrupt:
-        _say("stopped", "Interrupted. Run the same command to start again.")
-        sys.exit(INTERRUPTED)
+        app(_args())
+    except SystemExit as left:
+        if left.code == INTERRUPTED:
+            _say("stopped", "Interrupted. Run the same command to start again.")
+        raise
     except ComityError as error:
         if "--traceback" in sys.argv:
             tracebacks.print_exc()

@@ -44,11 +44,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         families(self.model)
+        if not isinstance(self.target, str):
+            raise ConfigError(f"The 'target' must be the name of a column. Got {self.target!r}.")
         for name in ("rounds", "repeats"):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
                 raise ConfigError(f"The '{name}' must be an int >= 1. Got {getattr(self, name)!r}.")
         if not isinstance(self.seed, int):
             raise ConfigError(f"The 'seed' must be an int. Got {self.seed!r}.")
+        if self.target == self.party:
+            raise ConfigError(f"The target and the party must be two columns. Got '{self.target}' for both.")
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,12 @@ class Comparison:
         """
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(json.dumps(self.results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+            text = json.dumps(self.results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            Path(path).write_text(text, encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"The JSON must be a file that can be written. {path}: {error.strerror}.") from error
+            raise ConfigError(
+                f"The JSON must go to a file that can be written. Got {path}: {error.strerror}."
+            ) from error
         return Path(path)
 
 

@@ -5,12 +5,12 @@ prepares and trains stays here, in memory, between queries.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from comity.comparison.families import Rows, build, chosen, improved, predictor, rows_of
+from comity.comparison.families import LARGEST, Rows, build, chosen, improved, inputs_of, outputs, predictor, rows_of
 from comity.comparison.sheet import sheet
 from comity.core.contribution import Contribution, Tree
 from comity.core.errors import ContributionError
@@ -24,6 +24,8 @@ from comity.methods.fedavg import Trainer
 
 TUNING = 10
 """At most so many epochs of fine-tuning."""
+FLAT = 1e300
+"""The scale of a column that does not vary: whatever stands in it becomes 0."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,9 @@ class Desk:
         return self._memory["split", repeat]  # type: ignore[no-any-return]
 
     def _describe(self, asked: Any, round: Round) -> Contribution:
+        y = column(self.known, self.target)
+        if y.dtype.is_numeric() and len(y) and np.abs(y.to_numpy().astype(float)).max() > float(LARGEST):
+            raise ContributionError(f"The target '{self.target}' must lie within ±{LARGEST:g}. Mend the rows beyond.")
         return Contribution("schema", describe(self.known, self.target))
 
     def _moments(self, asked: Any, round: Round) -> Contribution:
@@ -117,8 +122,7 @@ class Desk:
     def _alone(self, asked: Any, round: Round) -> Contribution:
         """Prepare, train and choose with own rows only."""
         schema, repeat = Schema.from_tree(asked["schema"]), asked["repeat"]
-        own = self._train_rows(schema, repeat)
-        preparation = Preparation.of(schema, moments(own, schema), vocabulary(own, schema), rare=1)
+        preparation = _own(schema, self._train_rows(schema, repeat))
         s = self._split(preparation, repeat)
         tried, classes = asked["families"].split(","), len(schema.classes)
         best = chosen(tried, s.train, s.valid, round, classes=classes, epochs=asked["epochs"])
@@ -132,16 +136,12 @@ class Desk:
 
     def _ensemble(self, asked: Any, round: Round) -> Contribution:
         """The average of the parties' own models, each behind its own preparation."""
-        repeat, said = asked["repeat"], []
-        for party in sorted(asked["members"]):
-            member = asked["members"][party]
-            preparation = Preparation.from_tree(member["preparation"])
-            s = self._split(preparation, repeat)
-            model = self._built(member["family"], preparation, s)
-            predict = predictor(member["family"], model, member["params"], preparation)
-            said.append((predict(s.valid), predict(s.test)))
-        valid, test = (np.mean([m[i] for m in said], axis=0) for i in (0, 1))
-        return Contribution("score", {"valid": sheet(valid, s.valid.y), "test": sheet(test, s.test.y)})
+        repeat, members = asked["repeat"], asked["members"]
+        s, (_, valid, test) = self.split(repeat), self._memory["indices", repeat]
+        held = self.known[np.concatenate([valid, test])]
+        mean = np.mean([_said(members[party], held) for party in sorted(members)], axis=0)
+        parts = {"valid": (mean[: len(valid)], s.valid.y), "test": (mean[len(valid) :], s.test.y)}
+        return Contribution("score", {part: sheet(*pair) for part, pair in parts.items()})
 
     def _score(self, asked: Any, round: Round) -> Contribution:
         s, preparation, model = self._shared_model(asked)
@@ -163,11 +163,7 @@ class Desk:
     def _shared_model(self, asked: Any) -> tuple[Split, Preparation, Any]:
         repeat = asked["repeat"]
         s, preparation = self.split(repeat), self._memory["preparation", repeat]
-        return s, preparation, self._built(asked["family"], preparation, s, asked["rate"])
-
-    def _built(self, family: str, preparation: Preparation, s: Split, rate: float = 0.01) -> Any:
-        """A model of this shape; the rate matters only where it goes on training."""
-        return build(family, s.train.x.shape[1], len(preparation.schema.classes), rate)
+        return s, preparation, _built(asked["family"], preparation, asked["rate"])
 
     def _sheets(self, predict: Callable[[Rows], Any], s: Split) -> dict[str, Any]:
         return {"valid": sheet(predict(s.valid), s.valid.y), "test": sheet(predict(s.test), s.test.y)}
@@ -211,6 +207,29 @@ class Seat:
         s = self.desk.split(self.repeat)
         trainer = Trainer(self.model, (s.train.x, s.train.fitted), valid=(s.valid.x, s.valid.fitted))
         return trainer.contribute(shared, local, round, secret)
+
+
+def _own(schema: Schema, table: Any) -> Preparation:
+    """The preparation of one party's training rows; a column that never varies there stays 0 at others too.
+
+    Else what a network's untrained weights make of it elsewhere would be chance.
+    """
+    m, n = moments(table, schema), len(schema.numbers)
+    made = Preparation.of(schema, m, vocabulary(table, schema), rare=1)
+    flat = m["square"] - m["mean"] ** 2 <= 1e-12 * m["square"]
+    return replace(made, scale=np.where(flat[:n], FLAT, made.scale), gaps=made.gaps & (m["count"][:n] > 0))
+
+
+def _built(family: str, preparation: Preparation, rate: float = 0.0) -> Any:
+    """A model of this shape; the rate matters only where it goes on training."""
+    return build(family, len(preparation.names), len(preparation.schema.classes), rate)
+
+
+def _said(member: Any, table: Any) -> Any:
+    """What somebody's own model, behind its own preparation, says of some rows."""
+    preparation = Preparation.from_tree(member["preparation"])
+    x = inputs_of(member["family"], preparation, table)
+    return outputs(_built(member["family"], preparation), member["params"], x, preparation)
 
 
 def _codes(y: Any) -> Any:

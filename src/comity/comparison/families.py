@@ -23,6 +23,8 @@ CHUNK = 2
 """Epochs between two looks at the validation rows."""
 PATIENCE = 5
 """Looks without progress after which training stops."""
+LARGEST = np.float32(1e30)
+"""Numbers that trees see end here: the next step to infinity is an error to them."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,14 @@ def rows_of(preparation: Preparation, table: Any) -> Rows:
     """All rows of a prepared table."""
     x, y = preparation.transform(table)
     fitted = preparation.to_standard(y) if preparation.schema.task == "regression" else y
-    return Rows(x, preparation.ordinal(table), y, fitted)
+    return Rows(x, inputs_of("trees", preparation, table), y, fitted)
+
+
+def inputs_of(family: str, preparation: Preparation, table: Any) -> Array:
+    """The inputs that a family takes, of a table that may lack the target: float32."""
+    if family != "trees":
+        return preparation.inputs(table)
+    return np.asarray(np.clip(preparation.ordinal(table), -LARGEST, LARGEST))
 
 
 def families(model: str) -> tuple[str, ...]:
@@ -123,7 +132,8 @@ def chosen(tried: Sequence[str], train: Rows, valid: Rows, round: Round, *, clas
 def _grown(model: Any, rows: tuple[Rows, Rows], round: Round, epochs: int) -> tuple[Callable[[], Any], float]:
     """Trees and their validation loss; they are packed only when asked for."""
     train, valid = rows
-    estimator = model.fitted((train.ordinal, train.fitted), round)
+    nowhere = np.isnan(train.ordinal).all(axis=0)  # there is nothing to split: scikit-learn cannot bin such a column
+    estimator = model.fitted((np.where(nowhere, np.float32(0), train.ordinal), train.fitted), round)
     return partial(model.packed, estimator), _loss(model.predicted(estimator, valid.ordinal), valid)
 
 
@@ -164,8 +174,10 @@ def _loss(predicted: Array, valid: Rows) -> float:
 def predictor(family: str, model: Model, params: Any, preparation: Preparation) -> Callable[[Rows], Array]:
     """Rows to probabilities, or to numbers in the target's own unit."""
 
-    def predict(rows: Rows) -> Array:
-        out = np.asarray(model.predict(params, rows.of(family)))
-        return out if out.ndim == 2 else preparation.to_target(out)
+    return lambda rows: outputs(model, params, rows.of(family), preparation)
 
-    return predict
+
+def outputs(model: Model, params: Any, x: Array, preparation: Preparation) -> Array:
+    """(rows, classes) probabilities, or (rows,) numbers in the target's own unit."""
+    out = np.asarray(model.predict(params, x))
+    return out if out.ndim == 2 else preparation.to_target(out)

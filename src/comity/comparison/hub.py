@@ -18,10 +18,11 @@ from comity.data.schema import Schema, agree
 from comity.ledger.record import Ledger
 from comity.loop.hub import Event
 from comity.loop.select import every
-from comity.methods.fedavg import Adam, FedAvg, Momentum, ServerStep
+from comity.methods.fedavg import Adam, FedAvg, HubOptimizer, Momentum
 from comity.methods.query import Query
+from comity.report.numbers import plural
 
-SERVERS: Mapping[str, ServerStep] = {"FedAvg": Momentum(), "FedAdam": Adam(rate=0.03)}
+SERVERS: Mapping[str, HubOptimizer] = {"FedAvg": Momentum(), "FedAdam": Adam(rate=0.03)}
 GRADIENT = ("linear", "mlp")
 LEAST_ROWS = 10
 
@@ -109,7 +110,10 @@ class Hub:
         rows = {party: int(said[party]["rows"]) for party in said}
         self.desks = {p: d for p, d in self.desks.items() if rows[p] >= LEAST_ROWS}
         if len(self.desks) < 2:
-            few = ", ".join(f"{p} ({n} rows)" for p, n in sorted(rows.items())[:10])
+            shown = [
+                f"{p} ({n} {plural('row', n)})" for p, n in sorted(rows.items(), key=lambda own: (-own[1], own[0]))
+            ]
+            few = ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
             raise ConfigError(
                 f"A comparison needs two parties with at least {LEAST_ROWS} rows whose target is known. Got {few}."
             )
@@ -173,6 +177,8 @@ class Hub:
         traffic.add(run.ledger, self.desks)
         curve = _curve(run)
         points = tuple(dict.fromkeys([*range(step, rounds + 1, step), rounds]))
+        if len(curve) < len(points):
+            return None
         return Joint(trial, run.best, min(curve), curve, points, traffic, run.recipe)
 
     def score(self, model: Fitted, repeat: int) -> Sheets:

@@ -12,6 +12,7 @@ from comity.comparison.intervals import Interval, interval
 from comity.comparison.sheet import FOR_CLASSES, FOR_NUMBERS, LOWER_IS_BETTER, loss, metrics, rows, total
 from comity.comparison.verdict import judged, verdict
 from comity.data.schema import Schema
+from comity.report.numbers import plural
 
 WAYS = ("alone", "ensemble", "joint", "personal", "pooled")
 JOINING = ("joint", "personal", "ensemble")
@@ -47,6 +48,7 @@ def results(facts: Facts, settings: Any, repeats: Sequence[Any]) -> dict[str, An
     table = _Table(facts.schema, repeats)
     gains = {p: table.gains([p]) for p in table.parties}
     mean_gain = table.gains(table.parties)
+    taken = [table.joining(k, p) for k in range(len(repeats)) for p in table.parties]
     return {
         "version": 1,
         "title": facts.title,
@@ -55,7 +57,7 @@ def results(facts: Facts, settings: Any, repeats: Sequence[Any]) -> dict[str, An
         "ways": {w: table.over(lambda k, w=w: table.everybody(k, w)) for w in table.ways},
         "parties_mean": {w: table.over(lambda k, w=w: table.parties_mean(k, w)) for w in table.ways},
         "parties": {p: _party(table, p, facts.rows[p], gains[p]) for p in table.ordered(gains)},
-        "gain": None if mean_gain is None else mean_gain.to_json(),
+        "gain": _gain(mean_gain, taken),
         "groups": {},
         "bytes": _bytes(facts, repeats),
         "seconds": {"wall": facts.seconds[0], "cpu": facts.seconds[1]},
@@ -140,15 +142,20 @@ def _party(table: _Table, party: str, rows: int, gain: Interval | None) -> dict[
     return {
         "rows": rows,
         "ways": {w: table.over(lambda k, w=w: table.party(k, w, party)) for w in table.ways},
-        "gain": None if gain is None else {**gain.to_json(), "way": max(JOINING, key=taken.count)},
+        "gain": _gain(gain, taken),
         "verdict": word,
         "why": _why(table, gain) if word == "undefined" else None,
     }
 
 
+def _gain(gain: Interval | None, taken: Sequence[str]) -> dict[str, Any] | None:
+    """A gain with the way that was chosen most often."""
+    return None if gain is None else {**gain.to_json(), "way": max(JOINING, key=taken.count)}
+
+
 def _why(table: _Table, gain: Interval | None) -> str:
     if gain is not None:
-        return "one repeat has no interval"
+        return "one repeat has no interval" if len(table.repeats) == 1 else "the score is defined in one repeat only"
     return "one class only in the test rows" if table.headline != "r2" else "the target does not vary in the test rows"
 
 
@@ -181,7 +188,7 @@ def _bytes(facts: Facts, repeats: Sequence[Any]) -> dict[str, Any]:
 
 def _left_out(facts: Facts, table: _Table) -> list[dict[str, str]]:
     few = [p for p in sorted(facts.rows) if p not in table.parties]
-    parties = [{"name": p, "why": f"{facts.rows[p]} rows, fewer than 10"} for p in few]
+    parties = [{"name": p, "why": f"{facts.rows[p]} {plural('row', facts.rows[p])}, fewer than 10"} for p in few]
     columns = [{"name": c, "why": why} for c, why in sorted(facts.schema.left_out.items())]
     return parties + columns
 

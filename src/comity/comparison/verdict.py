@@ -42,7 +42,7 @@ def verdict(gains: Mapping[str, Interval | None], mean: Interval | None, *, metr
         seen = "The gain" if mean is None else f"A gain of {points(mean.to_json())} points of {named}"
         return f"It cannot be told. {seen} has no interval: use more repeats, or more rows."
     if not by_word["gains"] and not by_word["loses"]:
-        return _together(mean, named, f"{word(len(gains))} {plural(called, len(gains))}", called)
+        return " ".join([_together(mean, named, gains, called), *_untold(by_word)])
     said = [_headline(by_word, len(gains), called)]
     if by_word["gains"]:
         best = max(by_word["gains"], key=lambda p: gains[p].mean)  # type: ignore[union-attr]
@@ -52,23 +52,33 @@ def verdict(gains: Mapping[str, Interval | None], mean: Interval | None, *, metr
         said.append(f"{party} loses {_points(gains[party], flip=True)} points of {named}.")
     if by_word["within noise"] and (by_word["gains"] or by_word["loses"]):
         said.append(f"For {_list(by_word['within noise'])} the difference is within noise.")
-    if by_word["undefined"]:
-        said.append(f"For {_list(by_word['undefined'])} it cannot be told.")
-    return " ".join(said)
+    return " ".join([*said, *_untold(by_word)])
+
+
+def _untold(by_word: Mapping[str, Sequence[str]]) -> list[str]:
+    """Of whom nothing can be said."""
+    return [f"For {_list(by_word['undefined'])} it cannot be told."] if by_word["undefined"] else []
 
 
 def _headline(by_word: Mapping[str, Sequence[str]], n: int, called: str) -> str:
     winners, losers = len(by_word["gains"]), len(by_word["loses"])
     if winners == n:
-        return f"Worth joining for all {word(n)} {plural(called, n)}."
+        return f"Worth joining for {_all(n)} {plural(called, n)}."
     if winners:
         return f"Worth joining for {word(winners)} of {word(n)} {plural(called, n)}."
     return f"Joining does not pay: {word(losers)} of {word(n)} {plural(called, n)} would lose, none gains."
 
 
-def _together(mean: Interval | None, named: str, all_: str, called: str) -> str:
+def _all(n: int) -> str:
+    return "both" if n == 2 else f"all {word(n)}"
+
+
+def _together(mean: Interval | None, named: str, gains: Mapping[str, Interval | None], called: str) -> str:
     """No single party stands out of the noise: what can be said of all together."""
     assert mean is not None
+    n, told = len(gains), sum(judged(gain) != "undefined" for gain in gains.values())
+    all_ = f"{word(n)} {plural(called, n)}"
+    whom = f"{_all(n)} {plural(called, n)}" if told == n else f"{word(told)} of {all_}"
     alone = f"For no single {called} can it be told from noise."
     if judged(mean) == "gains":
         return f"Worth joining for the {all_} together. The mean gain is {_points(mean)} points of {named}. {alone}"
@@ -76,7 +86,7 @@ def _together(mean: Interval | None, named: str, all_: str, called: str) -> str:
         lost = _points(mean, flip=True)
         return f"Joining does not pay for the {all_} together. The mean loss is {lost} points of {named}. {alone}"
     return (
-        f"No gain from joining that these data can show. For all {all_} the difference is within noise; "
+        f"No gain from joining that these data can show. For {whom} the difference is within noise; "
         f"the mean is {_points(mean)} points of {named}."
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from comity.core.errors import ConfigError
 from comity.data.extras import need
+from comity.data.files import bare
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,7 +26,7 @@ def read_delimited(path: Path) -> tuple["pl.DataFrame", str]:
 
     Compressed with gzip or not; UTF-8 with or without a byte order mark, UTF-16 with one, else Latin-1
     (as Windows-1252). The separator is the one of comma, semicolon, tab and bar that cuts the first
-    lines most evenly. The first line holds the names.
+    lines most evenly; the tab in a file called `.tsv` or `.tab` that has any. The first line holds the names.
 
     Returns:
         A frame of strings (lines without any value left out), and the separator.
@@ -33,10 +34,10 @@ def read_delimited(path: Path) -> tuple["pl.DataFrame", str]:
     Raises:
         ConfigError: the file is not text, is empty, or its lines do not have as many values as names.
     """
-    text = _text(path)
+    text = text_of(path)
     if not text.strip():
         raise ConfigError(f"A table must have rows. {path.name} is empty.")
-    separator = sniff(text[:65536])
+    separator = "\t" if bare(path) in (".tsv", ".tab") and "\t" in text[:65536] else sniff(text[:65536])
     try:
         names = next(csv.reader(io.StringIO(text[: 1 << 24]), delimiter=separator, skipinitialspace=True))
         frame = pl.read_csv(text.encode(), separator=separator, infer_schema=False)
@@ -88,7 +89,12 @@ def _named(frame: "pl.DataFrame", names: list[str], path: Path) -> "pl.DataFrame
     return frame
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """What is written in a text file: gzip or not, UTF-8, UTF-16 with a byte order mark, else Windows-1252.
+
+    Raises:
+        ConfigError: a damaged gzip file, or no text.
+    """
     raw = path.read_bytes()
     try:
         raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
@@ -99,8 +105,8 @@ def _text(path: Path) -> str:
             return raw.decode(encoding, errors="replace")
     if b"\0" in raw[:65536]:
         raise ConfigError(
-            f"A table must be CSV (text) or Parquet. {path.name} is neither. Save it as CSV or Parquet, "
-            "or read it yourself and pass the pandas or polars frame."
+            f"A table must be text (CSV, TSV, JSON Lines) or Parquet. {path.name} is neither. Save it as CSV or "
+            "Parquet, or read it yourself and pass the pandas or polars frame."
         )
     raw = raw if b"\n" in raw else raw.replace(b"\r", b"\n")
     try:

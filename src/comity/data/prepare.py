@@ -92,7 +92,8 @@ class Preparation:
     """Turns a table into what models train on; the same at every party.
 
     Numbers become (x - mean) / scale within ±10, after sign(x)·log(1 + |x|) where they are heavily skewed
-    to the right; a missing one is 0, and 1 in an input of its own if any was missing at fitting. Words
+    to the right; a missing one is 0 (the mean) or the median, and 1 in an input of its own if any was missing
+    at fitting. Words
     become one input each; rare ones share one; a missing word has its own; what was not there at fitting
     is 0 everywhere. Build it with `Preparation.of`.
 
@@ -105,6 +106,7 @@ class Preparation:
         codes: category column to its codes.
         target_mean: of the target in regression, else 0.
         target_scale: its standard deviation, > 0, else 1.
+        fill: (numbers,) float64, what a missing number becomes, standardised; None for 0, the mean.
 
     Example:
         >>> import polars
@@ -128,6 +130,7 @@ class Preparation:
     codes: Mapping[str, Codes]
     target_mean: float = 0.0
     target_scale: float = 1.0
+    fill: Array | None = None
 
     @classmethod
     def of(
@@ -138,6 +141,7 @@ class Preparation:
         *,
         rare: int = 5,
         most: int = 50,
+        centre: Array | None = None,
     ) -> "Preparation":
         """The preparation that follows from combined statistics.
 
@@ -147,9 +151,11 @@ class Preparation:
             vocabulary: added over the parties.
             rare: words seen less often, over all parties, share the input "other"; >= 1.
             most: at most this many words, the most frequent, have an input of their own; >= 1.
+            centre: (numbers,) float64 in each column's own unit, such as its median (`quantiles`): what
+                missing numbers are taken for; None, or NaN in a column, for the mean.
 
         Raises:
-            ConfigError: `rare` or `most` is below 1.
+            ConfigError: `rare` or `most` is below 1, or `centre` is not one number for each column.
         """
         if rare < 1 or most < 1:
             raise ConfigError(f"'rare' and 'most' must be whole numbers >= 1. Got rare={rare}, most={most}.")
@@ -162,7 +168,8 @@ class Preparation:
         target = (
             (float(m["mean"][n]), float(deviation(m["mean"], m["square"])[n])) if m["mean"].size > n else (0.0, 1.0)
         )
-        return cls(schema, mean[:n], scale[:n], logged[:n], m["missing"][:n] > 0, codes, *target)
+        fill = None if centre is None else _filled(np.asarray(centre, np.float64), mean[:n], scale[:n], logged[:n])
+        return cls(schema, mean[:n], scale[:n], logged[:n], m["missing"][:n] > 0, codes, *target, fill)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -254,6 +261,7 @@ class Preparation:
     def to_tree(self) -> dict[str, Any]:
         """The preparation as a Tree, so that it is saved and sent without code."""
         numbers = {k: np.asarray(getattr(self, k)) for k in ("mean", "scale", "logged", "gaps")}
+        numbers |= {} if self.fill is None else {"fill": self.fill}
         codes = {
             name: {"values": {v: i for i, v in enumerate(c.values)}, "other": int(c.other), "missing": int(c.missing)}
             for name, c in self.codes.items()
@@ -270,7 +278,8 @@ class Preparation:
             for name, c in tree["codes"].items()
         }
         target = (float(tree["target"]["mean"]), float(tree["target"]["scale"]))
-        return cls(schema, n["mean"], n["scale"], n["logged"].astype(bool), n["gaps"].astype(bool), codes, *target)
+        logged, gaps = n["logged"].astype(bool), n["gaps"].astype(bool)
+        return cls(schema, n["mean"], n["scale"], logged, gaps, codes, *target, n.get("fill"))
 
     def _layout(self) -> list[tuple[str, list[str]]]:
         gaps = dict(zip(self.schema.numbers, self.gaps, strict=True))
@@ -285,9 +294,17 @@ class Preparation:
         values = numbers(series).to_numpy()
         values = signed_log(values) if self.logged[i] else values
         gap = np.isnan(values)
-        out[:, 0] = np.where(gap, 0.0, np.clip((values - self.mean[i]) / self.scale[i], -LIMIT, LIMIT))
+        known = np.clip((values - self.mean[i]) / self.scale[i], -LIMIT, LIMIT)
+        out[:, 0] = np.where(gap, 0.0 if self.fill is None else self.fill[i], known)
         if self.gaps[i]:
             out[:, 1] = gap
+
+
+def _filled(centre: Array, mean: Array, scale: Array, logged: Array) -> Array:
+    if centre.shape != mean.shape:
+        raise ConfigError(f"'centre' must be one number for each of {mean.size} columns. Got shape {centre.shape}.")
+    placed = (np.where(logged, signed_log(centre), centre) - mean) / scale
+    return np.asarray(np.clip(np.nan_to_num(placed), -LIMIT, LIMIT))
 
 
 def _unknown(name: str, must: str, wrong: "pl.Series") -> str:

@@ -149,6 +149,17 @@ def agree(descriptions: Mapping[str, Tree], target: str) -> Schema:
     return Schema(tuple(columns), target, "classification" if classes else "regression", classes, left_out)
 
 
+def identifies(series: "pl.Series") -> bool:
+    """Is a column of one table an identifier, by the rule of `agree`?
+
+    Example:
+        >>> import polars
+        >>> identifies(polars.Series("patient_id", range(1000, 1060))), identifies(polars.Series("age", [47, 61]))
+        (True, False)
+    """
+    return _useless([_describe(series)]) == "an identifier"
+
+
 def _describe(series: "pl.Series") -> dict[str, Any]:
     present = series.drop_nulls()
     distinct = present.n_unique() if len(present) else 0

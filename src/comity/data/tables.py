@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comity.core.errors import ConfigError, nearest
+from comity.data.dates import dated, days
 from comity.data.delimited import distinct_names, read_delimited
 from comity.data.extras import need
+from comity.data.files import bare, owner, several
+from comity.data.lines import read_lines
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,12 +26,13 @@ def read_table(source: Any) -> "pl.DataFrame":
 
     Words are stripped and those in `NULLS` are missing. A column whose words all read as numbers is one
     of numbers (with a decimal comma too, in files not separated by commas). Truth values are the words
-    "false" and "true"; dates and times are days since 1970; NaN and infinity are missing; a column that
-    the frame declares categorical stays words.
+    "false" and "true"; dates and times, written alike in a whole column (see `dates.dated`), are days
+    since 1970, and words where day and month cannot be told apart (see `dates.ambiguous_dates`); NaN and
+    infinity are missing; a column that the frame declares categorical stays words.
 
     Args:
-        source: a path to CSV (`.gz` too; see `delimited`) or Parquet, or a frame of pandas, polars or any
-            other library that narwhals reads.
+        source: a path to CSV or TSV (see `delimited`), JSON Lines (`.jsonl`, `.ndjson`), each with `.gz` or
+            without, or Parquet, or a frame of pandas, polars or any other library that narwhals reads.
 
     Returns:
         (rows, columns); each column is Int64, Float64, String, or Null where nothing is known.
@@ -41,6 +45,18 @@ def read_table(source: Any) -> "pl.DataFrame":
         >>> import polars
         >>> read_table(polars.DataFrame({"age": ["61", " 47", "?"], "smoker": [True, False, None]})).to_dicts()[:2]
         [{'age': 61, 'smoker': 'true'}, {'age': 47, 'smoker': 'false'}]
+    """
+    table = read_typed(source)
+    return table.with_columns([days(s) for s in table if s.dtype.is_temporal()])
+
+
+def read_typed(source: Any) -> "pl.DataFrame":
+    """As `read_table`, but dates stay dates (Date or Datetime), so that one can tell them from numbers.
+
+    Example:
+        >>> import polars
+        >>> read_typed(polars.DataFrame({"seen": ["2024-03-05"]})).dtypes
+        [Datetime(time_unit='us', time_zone=None)]
     """
     frame, separator = _read(Path(source).expanduser()) if isinstance(source, str | Path) else (_frame(source), ",")
     if not frame.height or not frame.width:
@@ -79,8 +95,9 @@ def parties_of(source: Any, party: str | None = None) -> tuple[dict[str, "pl.Dat
     """The table of each party, in sorted order of their names.
 
     Args:
-        source: a mapping of party to table, or one table with a column that says whose each row is.
-        party: that column, which the parties' tables no longer have; None for a mapping.
+        source: a mapping of party to table; a folder, a glob pattern or a list of paths, with one table for
+            each party, whose name is that of the file; or one table with a column that says whose each row is.
+        party: that column, which the parties' tables no longer have; None for the others.
 
     Returns:
         Name to table, and how many rows were set aside because they name no party.
@@ -95,12 +112,18 @@ def parties_of(source: Any, party: str | None = None) -> tuple[dict[str, "pl.Dat
         >>> {name: table.height for name, table in tables.items()}, aside
         ({'Basel': 1, 'Bern': 2}, 1)
     """
-    if isinstance(source, Mapping):
+    files = several(source)
+    pairs = source.items() if isinstance(source, Mapping) else [(owner(path), path) for path in files or ()]
+    if isinstance(source, Mapping) or files is not None:
         if party is not None:
-            raise ConfigError(f"A mapping already says whose each table is. Got party='{party}' too. Leave it out.")
-        return _sorted([(name, read_table(table)) for name, table in source.items()]), 0
+            what = "A mapping" if files is None else "One file for each party"
+            raise ConfigError(f"{what} already says whose each table is. Got party='{party}' too. Leave it out.")
+        return _sorted([(name, read_table(table)) for name, table in pairs]), 0
     if party is None:
-        raise ConfigError("The column that says whose each row is must be named. Got party=None. Name it.")
+        raise ConfigError(
+            "The column that says whose each row is must be named. Got party=None. Name it, "
+            "or give one file for each party (a folder, a pattern or a list)."
+        )
     table = read_table(source)
     whose = words(column(table, party, _name(source)))
     known = table.drop(party).with_columns(whose.alias("\0party")).filter(whose.is_not_null())
@@ -160,7 +183,9 @@ def _read(path: Path) -> tuple["pl.DataFrame", str]:
     try:
         with path.open("rb") as file:
             parquet = file.read(4) == b"PAR1"
-        return (pl.read_parquet(path), ",") if parquet else read_delimited(path)
+        if parquet or bare(path) in (".jsonl", ".ndjson"):
+            return pl.read_parquet(path) if parquet else read_lines(path), ","
+        return read_delimited(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         why = str(error).strip().splitlines()[0]
         raise ConfigError(f"A table must be a file that can be read. {path} cannot: {why}.") from None
@@ -179,7 +204,7 @@ def _frame(source: Any) -> "pl.DataFrame":
         raise ConfigError("Column names must differ. Two in the frame are the same. Rename one.") from None
     except TypeError:
         raise ConfigError(
-            "A table must be a path to CSV or Parquet, or a pandas or polars frame. "
+            "A table must be a path to CSV, TSV, JSON Lines or Parquet, or a pandas or polars frame. "
             f"Got {type(source).__name__}. Make a frame of it first."
         ) from None
     if isinstance(frame, narwhals.LazyFrame):
@@ -206,7 +231,7 @@ def _clean(series: "pl.Series", *, decimal_comma: bool) -> "pl.Series":
     if kind == pl.Boolean:
         return series.cast(pl.String)
     if kind.is_temporal():
-        return _days(series)
+        return series if kind.base_type() in (pl.Date, pl.Datetime) else days(series)
     if kind.is_integer() or kind.is_numeric():
         whole = kind.is_integer() and kind not in (pl.UInt64, pl.Int128)
         return series.cast(pl.Int64) if whole else _finite(series.cast(pl.Float64))
@@ -229,7 +254,10 @@ def _parsed(series: "pl.Series", *, decimal_comma: bool) -> "pl.Series":
             if cast.null_count() == series.null_count():
                 return _finite(cast) if dtype == pl.Float64 else cast
     low = series.str.to_lowercase()
-    return low if low.drop_nulls().is_in(["false", "true"]).all() else series
+    if low.drop_nulls().is_in(["false", "true"]).all():
+        return low
+    moments = dated(series)
+    return series if moments is None else moments
 
 
 def _stripped(series: "pl.Series") -> "pl.Series":
@@ -240,12 +268,6 @@ def _stripped(series: "pl.Series") -> "pl.Series":
 def _finite(series: "pl.Series") -> "pl.Series":
     odd = ~series.is_finite()
     return series.set(odd.fill_null(False), None) if odd.any() else series
-
-
-def _days(series: "pl.Series") -> "pl.Series":
-    per_second = {"ms": 1e3, "us": 1e6, "ns": 1e9}[getattr(series.dtype, "time_unit", None) or "ns"]
-    unit = 1.0 if series.dtype == pl.Date else 86_400 * per_second
-    return series.to_physical().cast(pl.Float64) / unit
 
 
 def _sorted(pairs: list[tuple[Any, "pl.DataFrame"]]) -> dict[str, "pl.DataFrame"]:

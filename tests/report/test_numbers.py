@@ -67,3 +67,15 @@ def test_words_nouns_and_hashes():
     assert numbers.digest("sha256:9f2c41d78e05b3aa6c1d") == "sha256:9f2c 41d7 8e05 b3aa"
     assert numbers.clock(91.4) == "0:01:31"
     assert [numbers.metric_name(k) for k in ("roc_auc", "r2", "log_loss")] == ["ROC AUC", "R²", "log-loss"]
+
+
+def test_energy_changes_its_unit_at_a_thousand():
+    found = [numbers.energy(watt_hours) for watt_hours in (0.0, 0.00001, 0.5, 0.9996, 999.4, 2_500_000)]
+    assert found == ["0 mWh", "under 0.1 mWh", "500 mWh", "1.0 Wh", "999 Wh", "2.5 MWh"]
+
+
+def test_gaps_have_no_plus():
+    assert numbers.gap({"mean": 0.046, "low": 0.032, "high": 0.060}) == "4.6 ± 1.4"
+    assert numbers.gap({"mean": 0.01, "low": 0.0, "high": 0.05}) == "1.0 (0.0 to 5.0)"
+    assert numbers.gap({"mean": 0.01, "low": None, "high": None}) == "1.0"
+    assert numbers.gap(None) == numbers.DASH

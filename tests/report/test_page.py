@@ -9,17 +9,17 @@ from comity.core.errors import ConfigError
 from comity.report import charts, numbers, view
 from comity.report.page import page, write_page
 
-KINDS = ("hospitals", "losing", "undefined", "writers", "regression")
+KINDS = ("full", "hospitals", "losing", "undefined", "writers", "regression")
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 EVIL = '<script>alert("x")</script>'
 
 
 class Reader(HTMLParser):
-    """Elements with their attributes, the text of all, and whether every element was closed."""
+    """Elements with their attributes, the text of all but tips, and whether every element was closed."""
 
     def __init__(self, html):
         super().__init__()
-        self.open, self.elements, self.words = [], [], []
+        self.open, self.elements, self.words, self.tip = [], [], [], None
         self.feed(html)
         self.close()
 
@@ -27,15 +27,19 @@ class Reader(HTMLParser):
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
+        if dict(attrs).get("role") == "tooltip":
+            self.tip = len(self.open)
 
     def handle_startendtag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):
+        if self.tip == len(self.open):
+            self.tip = None
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] != ["style"] and self.tip is None:
             self.words.append(data)
 
     @property
@@ -58,12 +62,14 @@ def test_every_party_way_score_and_interval_is_there(sample, kind):
         assert numbers.count(party["rows"]) in read.text
         assert numbers.points(party["gain"]) in read.text
         for way in sample.WAYS:
-            assert f'data-l="{way}"' in html
+            assert f'class="row {way}"' in html
             for metric, interval in party["ways"][way].items():
                 assert numbers.score(interval, metric) in read.text
     for way in sample.WAYS:
-        assert numbers.score(results["parties_mean"][way][results["metric"]]) in read.text
-        assert numbers.score(results["ways"][way][results["metric"]]) in read.text
+        for table in ("parties_mean", "ways"):
+            interval = results[table][way][results["metric"]]
+            ends = " ".join(numbers.fixed(interval[end], 4) for end in ("mean", "low", "high"))
+            assert f"{way} {ends}" in read.text
 
 
 def test_bytes_revealed_settings_and_command_are_there(sample):
@@ -95,15 +101,16 @@ def test_the_page_loads_nothing_and_is_small(sample, kind):
 def test_each_chart_has_a_sentence_and_a_twin_table(sample, kind):
     html = page(getattr(sample, kind)())
     charts_drawn = html.count('role="img"')
-    assert charts_drawn == (1 if kind == "writers" else 2)
-    assert html.count("<details>") == charts_drawn + 1
+    assert charts_drawn == {"writers": 2, "full": 5}.get(kind, 3)
+    tables = [t for t in html.split("<details>")[1:] if "<table>" in t.partition("</details>")[0]]
+    assert len(tables) == charts_drawn + (kind == "full")
     assert all("." in a["aria-label"] for _, a in Reader(html).elements if a.get("role") == "img")
 
 
 def test_the_first_sentence_is_the_headline(sample):
     html = page(sample.hospitals())
     assert "<h1>Worth joining for three of four hospitals</h1>" in html
-    assert "For Basel the difference is within noise." in hero(html)
+    assert "For Basel the difference is within noise ." in Reader(hero(html)).text
 
 
 def test_a_full_stop_in_the_name_of_a_party_ends_no_sentence(sample):
@@ -131,9 +138,10 @@ def test_undefined_is_a_dash_with_its_reason(sample):
     html = page(sample.undefined())
     text = Reader(html).text
     assert "one class only among its test rows" in Reader(hero(html)).text
-    row = html[html.index('<th scope="row">Lyon<small>') :].split("</tr>")[0]
-    assert row.count('<span class="val">–</span>') == 5
-    assert "<rect" not in row
+    panel = html[html.index("<h3>Lyon<span>") :].split("</div>")[0]
+    assert "– one class only among its test rows" in panel
+    assert "<rect" not in panel
+    assert text.count("Lyon alone – – – 0.400 ± 0.100") == 1
     assert view.ordered(sample.undefined())[-1] == "Lyon"
     assert "nan" not in text.lower()
     assert "None" not in text
@@ -159,6 +167,18 @@ def test_names_are_never_markup(sample, kind):
     results["verdict"] = f"{EVIL} gains. {EVIL} loses."
     texts = ("model", "command", "recipe", "date")
     results["settings"] |= {**dict.fromkeys(texts, EVIL), "chosen": {EVIL: EVIL}, "versions": {EVIL: EVIL}}
+    results["interval_note"] = EVIL
+    full = sample.full()
+    age = full["groups"]["age"]
+    ways = {w: {"groups": {EVIL: s["groups"]["under 50"]}, "gap": s["gap"]} for w, s in age["ways"].items()}
+    results["groups"] = {EVIL: {"values": {EVIL: 7, "other": 3}, "ways": ways, "why": {"other": EVIL}}}
+    results["fair"] = {**full["fair"], "column": EVIL, "how": EVIL}
+    results["unseen"] = {EVIL: {"score": {EVIL: 0.5, results["metric"]: 0.5}, "alone": 0.4}}
+    results["cost"] = {"parties": {EVIL: {"seconds": 1.0, "watt_hours": 0.01}}, "assumed_watts": 15.0}
+    leaves = [dict.fromkeys(("what", "to", "why", "form"), EVIL)]
+    results["protection"] = {"leaves": leaves, "stays": [EVIL], "legal_note": EVIL}
+    results["card"] = {**dict.fromkeys(("model", "trained_on", "target", "intended"), EVIL), "inputs": [EVIL] * 30}
+    results["card"] |= {"classes": [EVIL], "limits": [EVIL], "scores": {EVIL: {EVIL: 0.5}}}
     results["parties"]['"><img onerror=x>'] = copy.deepcopy(results["parties"][EVIL])
     read = Reader(page(results))
     assert not read.open
@@ -172,10 +192,10 @@ def test_a_way_that_was_not_run_has_no_column(sample):
     for ways in (results["ways"], results["parties_mean"], *(p["ways"] for p in results["parties"].values())):
         del ways["pooled"]
     html = page(results)
-    assert 'data-l="pooled"' not in html
+    assert 'class="row pooled"' not in html
     assert "Each hospital, four ways" in html
     assert "the data stay" in html
-    assert "Ceiling" not in html
+    assert "Way to pooled" not in html
 
 
 def test_one_repeat_has_no_interval(sample):
@@ -194,7 +214,8 @@ def test_one_repeat_has_no_interval(sample):
 def test_parties_go_by_gain_in_every_part(sample):
     html = page(sample.hospitals())
     places = [
-        [html.index(f"{before}{n}<") for n in ("Zurich", "Lyon", "Bern", "Basel")] for before in ('"row">', "<b>")
+        [html.index(f"{before}{n}<") for n in ("Zurich", "Lyon", "Bern", "Basel")]
+        for before in ('"row">', "<b>", "<h3>")
     ]
     assert all(found == sorted(found) for found in places)
 

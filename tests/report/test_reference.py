@@ -16,7 +16,10 @@ def test_the_documented_example_is_json_that_can_be_reported():
 
 
 def test_every_key_and_metric_is_documented(sample):
-    text, results = PAGE.read_text(encoding="utf-8"), sample.hospitals()
+    text, results = PAGE.read_text(encoding="utf-8"), sample.full()
     keys = {*results, *results["question"], *results["settings"], *results["learning"], *results["revealed"][0]}
     keys |= {*results["parties"]["Zurich"], *numbers.METRICS}
+    keys |= {*results["groups"]["age"], *results["groups"]["age"]["ways"]["joint"], *results["fair"], "why"}
+    keys |= {*results["unseen"]["Bern"], *results["cost"], *results["cost"]["parties"]["Bern"], *results["card"]}
+    keys |= {*results["protection"], *results["protection"]["leaves"][0]}
     assert not [key for key in sorted(keys) if not re.search(rf"[`\".]{key}[`\".]", text)]

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from comity.report import numbers, terminal
 
-KINDS = ("hospitals", "losing", "undefined", "writers", "regression")
+KINDS = ("full", "crowd", "hospitals", "losing", "undefined", "writers", "regression")
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_undefined_says_why(sample):
 
 
 @pytest.mark.parametrize("width", [40, 50, 60, 70, 80, 99])
-@pytest.mark.parametrize("kind", KINDS[:4])
+@pytest.mark.parametrize("kind", KINDS[:6])
 def test_narrow_terminals_keep_rows_alone_joint_and_gain(sample, width, kind):
     results = getattr(sample, kind)()
     lines = [line.plain for line in terminal.lines(results, width)]
@@ -95,6 +95,25 @@ def test_long_and_hostile_names_stay_on_their_line(sample):
     rows = out[out.index("ROC AUC  ") : out.index("Intervals")].strip().splitlines()
     assert len(rows) == 6
     assert max(map(cell_len, rows)) <= 100
+
+
+def test_what_a_full_comparison_adds_stands_below_the_table(sample):
+    flat = " ".join(printed(sample.full()).split())
+    for text in (
+        "Gains: 95 % for all four hospitals together. Pooled would need moving data.",
+        "Fairness age gap 4.6 ± 1.4 alone, 3.0 ± 1.2 joint; sex gap 1.9 ± 0.9 alone, 1.1 ± 0.8 joint",
+        "Fair age gap 3.0 ± 1.2 joint, 1.4 ± 1.0 fair (group weights in training, thresholds per group). "
+        "The price: −0.6 ± 0.4 points of ROC AUC.",
+        "Newcomers joint without it: Zurich 0.826 (alone 0.794)",
+        "529 kB down per hospital; 9.1 s of computing for one training",
+    ):
+        assert text in flat
+
+
+def test_what_was_not_asked_for_has_no_line(sample):
+    out = printed(sample.hospitals())
+    assert not [label for label in ("Fairness", "Fair ", "Newcomers", "computing for") if label in out]
+    assert "Intervals: 95 % over 5 repeats, same splits for every way." in out
 
 
 def test_the_demo_prints_a_verdict_for_each_and_where_its_page_lies(sample):

@@ -1,7 +1,7 @@
 """Geometry of the charts: ticks, and where a value lies between them, in percent. The drawing is in the templates."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,40 @@ def _ends(found: Iterable[tuple[float, float | None, float | None] | None]) -> l
 def bars(results: Results) -> Scale:
     """The scale of all bars of scores: from no skill (or below, where somebody is worse) to the best."""
     base, _ = view.no_skill(results)
-    return scale([base, *_ends(view.intervals(results))])
+    found = _ends(view.intervals(results))
+    return above(base, scale([base, *found])) if all(v >= base for v in found) else scale([base, *found])
+
+
+def above(base: float, axis: Scale) -> Scale:
+    """The same scale, begun at a base that lies between its ticks."""
+    return Scale((base, *(t for t in axis.ticks if t > base + 0.3 * axis.step)), axis.step)
+
+
+def tick_labels(axis: Scale) -> list[dict[str, Any]]:
+    """Where each tick of scores lies, and what stands there; a first tick that is not round gets two decimals."""
+    places = [axis.places] * len(axis.ticks)
+    if abs(axis.ticks[0] / axis.step - round(axis.ticks[0] / axis.step)) > 1e-6:
+        places[0] = max(2, axis.places)
+    return [{"x": axis.at(t), "text": numbers.fixed(t, p)} for t, p in zip(axis.ticks, places, strict=True)]
+
+
+def way_to_pooled(results: Results) -> dict[str, str] | None:
+    """How much of the distance from alone to pooled joint goes, or why that is undefined; None if one was not run.
+
+    The interval is the comparison's own (`way_to_pooled`): a ratio of means has none that could be had from theirs.
+    """
+    means, metric = results["parties_mean"], results["metric"]
+    if any(way not in means for way in ("alone", "joint", "pooled")):
+        return None
+    got = [numbers.known(view.at(means, way, metric)) for way in ("alone", "joint", "pooled")]
+    if None in got:
+        return {"value": numbers.DASH, "range": "", "why": "one of the three scores is not defined"}
+    alone, joint, pooled = (g[0] for g in got if g)
+    if pooled - alone < 0.0005:
+        return {"value": numbers.DASH, "range": "", "why": "undefined: pooled is no better than alone"}
+    mean, low, high = numbers.known(results.get("way_to_pooled")) or ((joint - alone) / (pooled - alone), None, None)
+    ends = "" if low is None or high is None else f"({numbers.fixed(100 * low, 0)} to {numbers.fixed(100 * high, 0)})"
+    return {"value": f"{numbers.fixed(100 * mean, 0)} %", "range": ends, "why": ""}
 
 
 def bar(axis: Scale, base: float, interval: numbers.Interval) -> dict[str, float] | None:
@@ -102,49 +135,3 @@ def bar(axis: Scale, base: float, interval: numbers.Interval) -> dict[str, float
     start = axis.at(base)
     x, end = sorted((start, where["mean"]))
     return {"x": x, "width": round(end - x, 2), "low": where["low"], "high": where["high"]}
-
-
-def learning(results: Results) -> dict[str, Any] | None:
-    """The learning curve on a canvas of 100 by 100, or None when there is none to draw."""
-    found = _measured(results.get("learning") or {})
-    if len(found) < 2:
-        return None
-    axis = scale([v for _, *values in found for v in values])
-    first, last = found[0][0], found[-1][0]
-
-    def point(at: float, value: float) -> str:
-        return f"{100 * (at - first) / (last - first):.2f},{100 - axis.at(value):.2f}"
-
-    band = [point(r, low) for r, _, low, _ in found] + [point(r, high) for r, _, _, high in reversed(found)]
-    way, metric = str(results["learning"].get("way", "joint")), str(results["learning"]["metric"])
-    return {
-        "line": " ".join(point(r, mean) for r, mean, _, _ in found),
-        "band": " ".join(band),
-        "ticks": [{"y": 100 - axis.at(t), "text": numbers.fixed(t, axis.places)} for t in axis.ticks],
-        "rounds": _round_ticks(first, last),
-        "end": {"y": 100 - axis.at(found[-1][1]), "text": numbers.fixed(found[-1][1])},
-        "table": found,
-        "way": way,
-        "metric": metric,
-        "finding": f"The {way} model goes from {numbers.fixed(found[0][1])} {numbers.metric_name(metric)} "
-        f"in round {first} to {numbers.fixed(found[-1][1])} in round {last}.",
-    }
-
-
-def _measured(curve: Any) -> list[tuple[int, float, float, float]]:
-    columns: list[Sequence[Any]] = [curve.get(k) or () for k in ("rounds", "mean")]
-    out = []
-    for i, (at, mean) in enumerate(zip(*columns, strict=False)):
-        got = numbers.known({"mean": mean, "low": _nth(curve.get("low"), i), "high": _nth(curve.get("high"), i)})
-        if got is not None:
-            out.append((int(at), got[0], got[0] if got[1] is None else got[1], got[0] if got[2] is None else got[2]))
-    return out
-
-
-def _nth(values: Sequence[Any] | None, i: int) -> Any:
-    return values[i] if values is not None and i < len(values) else None
-
-
-def _round_ticks(first: int, last: int) -> list[dict[str, Any]]:
-    inner = [int(t) for t in scale([first, last], ticks=5).ticks if first + (last - first) / 10 < t <= last]
-    return [{"x": 100 * (t - first) / (last - first), "text": numbers.count(t)} for t in (first, *inner)]

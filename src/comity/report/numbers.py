@@ -129,6 +129,46 @@ def points(interval: Interval) -> str:
     return f"{gain(interval)} {gain_margin(interval)}".rstrip()
 
 
+def gap(interval: Interval) -> str:
+    """A gap in points with its interval, from metric units; without a sign.
+
+    Example:
+        >>> gap({"mean": 0.046, "low": 0.032, "high": 0.060})
+        '4.6 ± 1.4'
+    """
+    got = known(hundredths(interval))
+    if got is None:
+        return DASH
+    ends = "" if got[1] is None or got[2] is None else spread(got[0], got[1], got[2], 1)
+    return f"{fixed(got[0], 1)} {ends}".rstrip()
+
+
+def percent(share: float) -> str:
+    """A share for readers.
+
+    Example:
+        >>> percent(0.221), percent(0.034), percent(-0.2)
+        ('22 %', '3.4 %', '−20 %')
+    """
+    return f"{fixed(100 * share, 1 if 0 < abs(share) < 0.0995 else 0)} %"
+
+
+def energy(watt_hours: float) -> str:
+    """An estimate of energy, so with two digits.
+
+    Example:
+        >>> energy(0.016), energy(0.00234), energy(1.24), energy(53_000)
+        ('16 mWh', '2.3 mWh', '1.2 Wh', '53 kWh')
+    """
+    amount, units = 1000 * float(watt_hours), ["mWh", "Wh", "kWh", "MWh"]
+    if 0 < amount < 0.05:
+        return "under 0.1 mWh"
+    while amount >= 999.5 and len(units) > 1:
+        amount /= 1000
+        del units[0]
+    return f"{amount:,.{0 if amount >= 9.95 or amount == 0 else 1}f} {units[0]}"
+
+
 def size(count: float) -> str:
     """Bytes in powers of 1000 with three digits.
 

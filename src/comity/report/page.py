@@ -1,26 +1,17 @@
 """The report of a comparison as one self-contained HTML page: no network, no script; light, dark, phone and paper."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from comity.core.errors import ConfigError
-from comity.report import charts, numbers, view
+from comity.report import beside, charts, curve, fairness, numbers, view
 from comity.report.view import Results
+from comity.report.words import pieces, words
 
-LOWER_IS_BETTER = ("log_loss", "brier", "rmse", "mae")
-MEANING: Mapping[str, str] = {
-    "accuracy": "The share of records whose class the model names rightly. 1 is perfect.",
-    "balanced_accuracy": "Accuracy with every class counted equally, however rare. 1 is perfect.",
-    "roc_auc": "How often the model ranks a record of the second class above one of the first. "
-    "0.5 is a coin flip, 1 is perfect.",
-    "pr_auc": "Precision averaged over recall; a guess scores the share of the second class. 1 is perfect.",
-    "log_loss": "How far the model's probabilities are from what happened, in nats. 0 is perfect.",
-    "brier": "The squared distance of the model's probabilities from what happened. 0 is perfect.",
-    "rmse": "The typical error in the target's own units, large errors counted more. 0 is perfect.",
-    "mae": "The mean error in the target's own units. 0 is perfect.",
-    "r2": "The share of the target's variance that the model explains. 0 is guessing the mean, 1 is perfect.",
-}
+PANELS, WIDE = 12, 6
+"""More parties than the first have their scores in a table, not in panels; more than the second, in three columns."""
 
 
 def page(results: Results) -> str:
@@ -75,7 +66,7 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("fixed", "value", "margin", "score", "gain", "gain_margin", "points", "size", "duration", "count")
+    names = ("fixed", "value", "margin", "score", "gain", "gain_margin", "points", "gap", "size", "duration", "count")
     environment.filters |= {
         name: getattr(numbers, name) for name in (*names, "word", "plural", "digest", "metric_name")
     }
@@ -104,6 +95,8 @@ def _end_score(interval: numbers.Interval, end: str) -> str:
 def _context(results: Results) -> dict[str, Any]:
     headline, lead = view.verdict(results)
     settings, metric = results["settings"], results["metric"]
+    meaning = words(results)
+    ids = count(1)
     return {
         "r": results,
         "q": results["question"],
@@ -113,26 +106,42 @@ def _context(results: Results) -> dict[str, Any]:
         "versions": settings.get("versions") or {},
         "seconds": results.get("seconds") or {},
         "left_out": results.get("left_out") or (),
-        "party_bytes": results["bytes"].get("parties") or {},
         "traffic": view.per_party(results),
         "noun": lambda n=2: view.noun(results, n),
         "seen": view.seen,
+        "share": lambda name: view.share(results, name),
+        "watched": lambda side: view.watched(results, side),
+        "tip_id": lambda: next(ids),
+        "words": meaning,
         "headline": headline,
-        "lead": lead,
+        "lead": pieces(lead, (numbers.metric_name(metric), "points", "within noise", "interval")),
         "losers": view.unsaid_losers(results),
         "mean_verdict": view.judged(results["gain"]),
         "metric": metric,
         "metric_name": numbers.metric_name(metric),
         "all_metrics": view.metrics(results),
-        "lower": LOWER_IS_BETTER,
+        "lower": curve.LOWER_IS_BETTER,
         "ways": view.shown(results),
         "has_intervals": any(low is not None for _, low, _ in view.intervals(results)),
         "worst": _worst(results),
-        "ceiling": view.at(results["parties_mean"], "pooled", metric),
+        "to_pooled": charts.way_to_pooled(results),
         "forest": charts.forest(results),
         "scores": _scores(results),
-        "curve": charts.learning(results),
-        "words": list(_words(results)),
+        "curve": curve.learning(results),
+        **_optional(results),
+    }
+
+
+def _optional(results: Results) -> dict[str, Any]:
+    """What a comparison may leave out."""
+    return {
+        "note": str(results.get("interval_note") or ""),
+        "groups": fairness.charts_of(results),
+        "fair": fairness.fair(results),
+        "unseen": beside.unseen(results),
+        "cost": beside.cost(results),
+        "card": beside.card(results),
+        "protection": results.get("protection") or None,
     }
 
 
@@ -158,13 +167,33 @@ def _scores(results: Results) -> dict[str, Any]:
     mean = {"total": True, "note": f"{view.noun(results)} counted equally", "has_gain": True, "gain": results["gain"]}
     rows.append(row("mean", results["parties_mean"], verdict=view.judged(results["gain"]), **mean))
     rows.append(row("all records", results["ways"], total=True, note="taken together", has_gain=False))
+    ticks = charts.tick_labels(axis)
     return {
         "rows": rows,
+        "panels": [r for r in rows if not r.get("total")] if len(results["parties"]) <= PANELS else [],
+        "three": len(results["parties"]) > WIDE,
+        "uneven": any("(" in numbers.margin(c["score"], results["metric"]) for r in rows for c in r["cells"]),
         "base": numbers.fixed(base, 2).rstrip("0").rstrip("."),
         "base_words": base_words,
-        "first": numbers.fixed(axis.ticks[0], axis.places),
-        "last": numbers.fixed(axis.ticks[-1], axis.places),
+        "at_base": axis.at(base),
+        "ticks": ticks,
+        "first": ticks[0]["text"],
+        "last": ticks[-1]["text"],
+        "finding": _scores_finding(results),
     }
+
+
+def _scores_finding(results: Results) -> str:
+    """The ways by their mean over parties, and the best of those that move no record."""
+    metric = results["metric"]
+    got = {w: numbers.known(view.at(results["parties_mean"], w, metric)) for w in view.shown(results)}
+    means = {w: g[0] for w, g in got.items() if g}
+    stay = {w: v for w, v in means.items() if w != "pooled"}
+    if not stay:
+        return f"No mean {numbers.metric_name(metric)} is defined."
+    told = ", ".join(f"{w} {numbers.value({'mean': v}, metric)}" for w, v in means.items())
+    best = max(stay, key=lambda w: stay[w])
+    return f"Mean {numbers.metric_name(metric)}: {told}. Best without moving records: {best}."
 
 
 def _party(results: Results, name: str) -> dict[str, Any]:
@@ -182,19 +211,3 @@ def _party(results: Results, name: str) -> dict[str, Any]:
 def _cell(ways: Mapping[str, Any], way: str, metric: str, axis: charts.Scale, base: float) -> dict[str, Any]:
     score = view.at(ways, way, metric)
     return {"way": way, "score": score, "bar": charts.bar(axis, base, score), "all": ways.get(way) or {}}
-
-
-def _words(results: Results) -> Iterator[tuple[str, str]]:
-    one, many, metric = view.noun(results, 1), view.noun(results), results["metric"]
-    yield numbers.metric_name(metric), MEANING.get(metric, "The score that is judged.")
-    yield "points", "Hundredths of the score: from 0.800 to 0.841 is 4.1 points."
-    yield "alone", f"Each {one} trains on its own records only. What you have today."
-    yield "ensemble", f"Each {one}’s own model votes; the answers are averaged. No training together."
-    yield "joint", "One model trained together. Records stay where they are; only model changes travel."
-    yield "personal", f"The joint model, then tuned at home on the {one}’s own records."
-    yield "pooled", "All records in one place. A ceiling to compare with: it would need moving data."
-    yield "interval", "95 % interval over repeats with other splits of the records; every way sees the same splits."
-    yield "within noise", "The interval includes zero: with these records the difference cannot be told from chance."
-    yield "hub", f"The service that asks the {many} in each round and combines what they send."
-    yield "round", f"The hub shares the model, each {one} trains a little, the changes are added up."
-    yield "recipe", "The exact, hashed description of what was agreed to run."

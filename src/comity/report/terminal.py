@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.style import Style
 from rich.text import Text
 
-from comity.report import numbers, view
+from comity.report import beside, fairness, numbers, view
 from comity.report.view import Results
 
 WIDTH = 100
@@ -52,7 +52,9 @@ def lines(results: Results, width: int = WIDTH, *, report_path: str | Path | Non
     out += _wrapped(headline, width, "bold") + _wrapped(lead, width)
     out += _wrapped(" ".join(f"{n} loses {points} points." for n, points in view.unsaid_losers(results)), width)
     out += [Text(), *table(results, width), Text(), *_notes(results, width)]
-    out += _labelled("Cost", _cost(results), width) + _labelled("Revealed", _revealed(results), width) + [Text()]
+    for label, text in _found(results):
+        out += _labelled(label, text, width)
+    out.append(Text())
     if report_path is not None:
         out.append(Text("report".ljust(MARGIN) + clean(report_path)))
     return out + _labelled("again", _again(results), width, "dim")
@@ -237,10 +239,8 @@ def _header(results: Results, width: int) -> list[Text]:
 
 
 def _notes(results: Results, width: int) -> list[Text]:
-    repeats, ways = results["settings"].get("repeats"), view.shown(results)
-    spread = any(low is not None for _, low, _ in view.intervals(results))
-    text = f"Intervals: 95 % over {repeats or 'all'} repeats, same splits for every way." if spread else "No intervals."
-    text += " Pooled would need moving data." if "pooled" in ways else " Pooled is not available: the data stay."
+    text, pooled = view.interval_words(results), "pooled" in view.shown(results)
+    text += " Pooled would need moving data." if pooled else " Pooled is not available: the data stay."
     parties = results["parties"]
     gaps = [n for n in view.ordered(results) if parties[n]["verdict"] == "undefined"]
     return _wrapped(text, width, "dim") + [
@@ -248,9 +248,39 @@ def _notes(results: Results, width: int) -> list[Text]:
     ]
 
 
+def _found(results: Results) -> list[tuple[str, str]]:
+    """What stands below the table, each with its label; what was not asked for is left out."""
+    found = [
+        ("Fairness", fairness.line(results)),
+        ("Fair", _fair(results)),
+        ("Newcomers", _unseen(results)),
+        ("Cost", _cost(results)),
+        ("Revealed", _revealed(results)),
+    ]
+    return [(label, text) for label, text in found if text]
+
+
+def _fair(results: Results) -> str:
+    got = fairness.fair(results)
+    if got is None:
+        return ""
+    return f"{got['column']} gap {got['joint']} joint, {got['fair']} fair ({got['how']}). {got['told']}"
+
+
+def _unseen(results: Results) -> str:
+    told = beside.unseen_line(results)
+    return f"joint without it: {told}" if told else ""
+
+
 def _cost(results: Results) -> str:
     up, down = view.per_party(results)
-    return f"{numbers.size(up)} up and {numbers.size(down)} down per {view.noun(results, 1)} for one joint training"
+    text = f"{numbers.size(up)} up and {numbers.size(down)} down per {view.noun(results, 1)}"
+    seconds = beside.computing(results)
+    return (
+        f"{text}; {numbers.duration(seconds)} of computing for one training"
+        if seconds is not None
+        else (f"{text} for one joint training")
+    )
 
 
 def _revealed(results: Results) -> str:

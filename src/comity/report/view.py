@@ -1,7 +1,7 @@
 """What page and terminal both say about a comparison, taken from its results."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from comity.core.errors import ConfigError
@@ -147,6 +147,37 @@ def intervals(results: Results) -> Iterator[tuple[float, float | None, float | N
         for way in WAYS:
             if got := numbers.known(at(ways, way, results["metric"])):
                 yield got
+
+
+def interval_words(results: Results) -> str:
+    """What the intervals are, in a sentence: the comparison's own words, or how many repeats they stand on."""
+    if note := str(results.get("interval_note") or "").strip():
+        return note
+    if all(low is None for _, low, _ in intervals(results)):
+        return "No intervals."
+    return f"Intervals: 95 % over {results['settings'].get('repeats') or 'all'} repeats, same splits for every way."
+
+
+def share(results: Results, name: str) -> str:
+    """How many of a party's records are of the positive class, `22 % yes`; nothing where that is not known."""
+    found = numbers.number(results["parties"][name].get("share"))
+    classes: Sequence[Any] = results["question"].get("classes") or ()
+    return f"{numbers.percent(found)} {classes[1]}" if found is not None and len(classes) == 2 else ""
+
+
+def joined(results: Results, ways: Iterable[str]) -> str:
+    """The way of joining to speak of among those that were measured; nothing when there is none."""
+    found = list(ways)
+    return next((w for w in (way_of(results["gain"]), "joint", "personal", "ensemble") if w in found), "")
+
+
+def watched(results: Results, side: str) -> list[tuple[str, list[str]]]:
+    """What one side (`hub` or `parties`) would see, by how much of it: each one's first, nothing last."""
+    groups: dict[str, list[str]] = {key: [] for key in ("each", "union", "sum", "nothing")}
+    for entry in results["revealed"]:
+        groups.setdefault(str(entry[side]), []).append(str(entry["what"]))
+    told = {"each": "each one’s", "sum": "only the sum of", "union": "only the union of", "nothing": "nothing of"}
+    return [(told.get(key, key), found) for key, found in groups.items() if found]
 
 
 def seen(entry: Mapping[str, Any], side: str) -> str:

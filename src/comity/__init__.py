@@ -21,6 +21,7 @@ _FRONT = {
     "comity.combine.robust": ("Median",),
     "comity.combine.vote": ("Vote",),
     "comity.comparison.compare": ("Comparison", "compare"),
+    "comity.comparison.predict": ("predict",),
     "comity.core.contribution": ("Contribution",),
     "comity.core.errors": (
         "BadShare",
@@ -40,6 +41,7 @@ _FRONT = {
     "comity.data.partition": ("by_column", "dirichlet", "iid"),
     "comity.data.tables": ("read_table",),
     "comity.engines.local": ("Local", "Population"),
+    "comity.ledger.audit": ("Audit", "audit"),
     "comity.ledger.record": ("Ledger",),
     "comity.loop.select": ("every", "everyone", "poisson", "sample"),
     "comity.methods.fedavg": ("Adam", "FedAvg", "Momentum", "Trainer"),

@@ -187,6 +187,22 @@ class Run:
         trees = {h: self._method.share(s.method, "", _at(self._last, h)).value for h, s in states.items()}
         return next(iter(trees.values())) if len(trees) == 1 else trees
 
+    @property
+    def history(self) -> Any:
+        """A polars frame with one row for each closed round.
+
+        Its columns: `round` (counted from 1), `asked` and `accepted` (participants), `bytes_up` and `bytes_down`
+        (everything since the close of the round before, scores and failed attempts included), and each metric,
+        null where it was not taken.
+
+        Raises:
+            ConfigError: polars is not installed.
+        """
+        from comity.data.tables import frame
+        from comity.ledger.history import history
+
+        return frame(history(self.ledger))
+
     def local(self, name: str) -> Tree:
         """A participant's own drawer (in-process runs only: it is read where it lies).
 

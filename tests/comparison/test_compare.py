@@ -46,7 +46,7 @@ def results(source: Any, target: str = "y", party: str | None = "hospital", **se
 
 def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Equal but for what names the source and the time."""
-    strip = [{k: v for k, v in r.items() if k not in ("title", "seconds")} for r in (a, b)]
+    strip = [{k: v for k, v in r.items() if k not in ("title", "seconds", "cost")} for r in (a, b)]
     for r in strip:
         r["settings"] = {k: v for k, v in r["settings"].items() if k != "date"}
     return bool(strip[0] == strip[1])
@@ -72,7 +72,7 @@ def test_the_keys_are_those_documented(base: dict[str, Any]) -> None:
     assert list(base["ways"]) == list(base["parties_mean"]) == WAYS
     assert set(base["parties"]) == {"Ayr", "Bern", "Cork"}
     for party in base["parties"].values():
-        assert party.keys() == {"rows", "ways", "gain", "verdict", "why"}
+        assert party.keys() == {"rows", "share", "ways", "against", "gain", "verdict", "why"}
         assert party["gain"].keys() == {"mean", "low", "high", "way"}
         assert party["gain"]["way"] in ("joint", "personal", "ensemble")
         assert all(scores.keys() == FOR_CLASSES for scores in party["ways"].values())
@@ -86,7 +86,7 @@ def test_the_keys_are_those_documented(base: dict[str, Any]) -> None:
 
 def test_means_lie_in_their_intervals(base: dict[str, Any]) -> None:
     found = intervals(base)
-    assert len(found) == 5 * 6 * 5 + 4
+    assert len(found) == 5 * 6 * 5 + 4 + 3 * 4 + 6 + 1  # scores, gains, against alone, the card, the way to pooled
     assert all(i["low"] <= i["mean"] <= i["high"] for i in found)
     for way in WAYS:
         for metric in FOR_CLASSES - {"log_loss"}:
@@ -240,7 +240,7 @@ def test_runs_are_kept_and_taken_up(tmp_path: Path, base: dict[str, Any], monkey
     once = results(table(), runs=tmp_path)
     work = trained.count("model")
     again = results(table(), runs=tmp_path)
-    assert work == 2 * 4 * 5 * 3
+    assert work == 2 * 4 * 5 * 3 + 3 * 2 * 5  # repeats, trials, rounds, parties; and without each party in turn
     assert trained.count("model") == work
     assert same(once, base)
     assert same(again, base)

@@ -1,6 +1,7 @@
 """The parties' desks: the same splits for all ways, choices on validation rows, nothing from anybody else's rows."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from comity.comparison.compare import Settings, _Repeat, _silent
 from comity.comparison.desk import Desk, _said
 from comity.comparison.families import Rows, chosen, improved, outputs
 from comity.comparison.hub import Hub, Trial
-from comity.comparison.results import _Table
+from comity.comparison.jury import combined
 from comity.comparison.sheet import loss, total
+from comity.comparison.table import Table
 from comity.core.errors import TooFewParticipants
 from comity.core.round import Round
 from comity.core.scores import scores
+from comity.methods.fedavg import Trainer
 
 EVERYTHING = ("linear", "mlp", "trees")
 HERE = Round("", seed=0, me="here")
@@ -84,7 +87,7 @@ def test_no_choice_looks_at_test_rows(task: str) -> None:
         for party in parties:
             assert equal(parties[party]["valid"], b.ways[way][party]["valid"]), (way, party)
             assert not equal(parties[party]["test"], b.ways[way][party]["test"]), (way, party)
-    one, two = _Table(schema, [a]), _Table(schema, [b])
+    one, two = Table(schema, [a]), Table(schema, [b])
     assert [one.joining(0, p) for p in one.parties] == [two.joining(0, p) for p in two.parties]
     assert [one.gain(0, p) for p in one.parties] != [two.gain(0, p) for p in two.parties]
 
@@ -166,21 +169,24 @@ def test_splits_do_not_overlap_and_change_with_the_repeat() -> None:
         assert not np.array_equal(parts[2], indices(hub, schema, 1)[party][2])
 
 
-def test_the_ensemble_is_the_mean_of_what_each_says() -> None:
+def test_the_ensemble_combines_what_each_says_as_validation_rows_choose() -> None:
     hub = hub_of(tables("regression"))
     schema, _, _ = hub.describe("y")
     preparation, _ = hub.prepare(schema, 0)
     hub.alone(schema, 0, ("linear",), 4)
     got = hub.ensemble(0)
     for party, desk in hub.desks.items():
-        test = desk.known[desk._indices(schema, 0)[2]]
-        said = []
+        _, valid, test = (desk.known[i] for i in desk._indices(schema, 0))
+        said: dict[str, list] = {"valid": [], "test": []}
         for other in hub.desks.values():
             own = other._memory["own", 0]
             prepared = type(preparation).from_tree(own["preparation"])
             model = Linear(len(prepared.names), 0)
-            said.append(outputs(model, own["params"], prepared.inputs(test), prepared))
-        off = np.mean(said, axis=0) - test["y"].to_numpy()
+            for part, rows in (("valid", valid), ("test", test)):
+                said[part].append(outputs(model, own["params"], prepared.inputs(rows), prepared))
+        how, together = combined(np.stack(said["valid"]), valid["y"].to_numpy())
+        off = together(np.stack(said["test"])) - test["y"].to_numpy()
+        assert got[party]["how"] == how
         assert got[party]["test"]["sums"][1] == pytest.approx((off**2).sum(), rel=1e-5)
 
 
@@ -211,6 +217,24 @@ def test_a_joint_model_that_gets_worse_is_taken_from_before() -> None:
     assert found.curve[-1] > found.loss
     each = hub.joint_scores(found, 0)
     assert loss(total([each[p]["valid"] for p in each])) == pytest.approx(found.loss, rel=1e-4)
+
+
+def test_a_joint_model_whose_scores_were_refused_has_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the parameters are still numbers and the predictions are not, a point of the curve is missing."""
+    hub = hub_of(tables(rows=40))
+    schema, _, _ = hub.describe("y")
+    preparation, _ = hub.prepare(schema, 0)
+    trial = hub.trials(("linear",), preparation)[0]
+    contribute = Trainer.contribute
+
+    def overflows(self: Any, shared: Any, local: Any, round: Any, secret: Any) -> Any:
+        c, local = contribute(self, shared, local, round, secret)
+        late = shared.kind == "score" and round.number > 2
+        return (replace(c, metrics={"valid_log_loss": (float("nan"), 1.0)}) if late else c), local
+
+    monkeypatch.setattr(Trainer, "contribute", overflows)
+    assert hub.joint(trial, 0, rounds=2, folder=None, tell=lambda closed: None) is not None
+    assert hub.joint(trial, 0, rounds=4, folder=None, tell=lambda closed: None) is None
 
 
 def test_the_ceiling_is_sent_no_test_rows() -> None:

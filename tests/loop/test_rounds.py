@@ -364,7 +364,7 @@ def test_a_transform_that_cannot_decode_refuses_its_sender():
 
     sites = {n: Steady(1.0) for n in "abc"}
     run = co.Collaboration(Kept(), sites, transforms=[Fails()], evaluate=False).run(rounds=1)
-    assert [str(r) for r in run.ledger.refused] == ["round 0: b: b: Fails cannot decode it (KeyError: 'mask')."]
+    assert [str(r) for r in run.ledger.refused] == ["round 0: b: Fails cannot decode it (KeyError: 'mask')."]
 
 
 def test_a_selection_of_strangers_is_an_error():

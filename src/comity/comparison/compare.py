@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,20 @@ from comity.adapters.threads import one_thread
 from comity.comparison import results as made
 from comity.comparison.desk import Desk
 from comity.comparison.families import families
-from comity.comparison.hub import Hub, Joint, Traffic, merged
+from comity.comparison.hub import Hub, Joint, Traffic, Unseen, left_out, merged
+from comity.comparison.preparing import Preparing
+from comity.comparison.saved import Outcome, write
 from comity.comparison.verdict import noun
 from comity.core.errors import ConfigError
+from comity.data.dictionary import Dictionary
+from comity.data.prepare import Preparation
 from comity.data.schema import Schema
-from comity.data.tables import column, parties_of
+from comity.data.tables import column, parties_of, words
+from comity.data.vocabularies import source_of
 
 Tell = Callable[[str, float], None]
+MOST_GROUPS = 12
+MOST_UNSEEN = 20
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,10 @@ class Settings:
         repeats: random splits.
         seed: of splits, models and training.
         pooled: also move the rows to the hub, for the ceiling.
+        groups: columns by whose words scores are given too.
+        unseen: also train without each party in turn, once, and score there.
+        words_from: "open", "hashed" or "dictionary".
+        fill: "mean" or "median".
     """
 
     target: str
@@ -41,6 +52,10 @@ class Settings:
     repeats: int = 5
     seed: int = 0
     pooled: bool = True
+    groups: tuple[str, ...] = ()
+    unseen: bool = True
+    words_from: str = "open"
+    fill: str = "mean"
 
     def __post_init__(self) -> None:
         families(self.model)
@@ -64,12 +79,18 @@ class Repeat:
         joint: the joint model that was chosen; None where no family can be trained jointly.
         chosen: way to what was chosen, in words.
         traffic: bytes of preparation and the chosen joint training.
+        seconds: CPU seconds of one joint training, by party.
+        unseen: party to what became of a joint model that it took no part in.
+        outcome: what can be used afterwards.
     """
 
     ways: Mapping[str, Mapping[str, Any]]
     joint: Joint | None
     chosen: Mapping[str, str]
     traffic: Traffic
+    seconds: Mapping[str, float]
+    unseen: Mapping[str, Unseen]
+    outcome: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -129,9 +150,15 @@ def compare(
     repeats: int = 5,
     seed: int = 0,
     pooled: bool = True,
+    groups: Sequence[str] = (),
+    unseen: bool = True,
+    words_from: str = "open",
+    fill: str = "mean",
+    dictionary: str | Path | Dictionary | None = None,
     runs: str | Path | None = None,
     title: str | None = None,
     called: str | None = None,
+    command: str = "",
     tell: Tell | None = None,
 ) -> Comparison:
     """Compare learning alone with learning together, for each party.
@@ -152,9 +179,17 @@ def compare(
         repeats: random splits; intervals are 95 % over them (Nadeau and Bengio, 2003).
         seed: of splits, models and training: the same seed gives the same results.
         pooled: False leaves out the way that moves rows.
-        runs: a folder for the joint runs (recipe, ledger, states).
+        groups: columns of words (at most 12 different ones) by which scores are given too: who is served how well.
+        unseen: also train the chosen joint model without each party in turn (of at most 20), on the first
+            split, and score it at the party that took no part.
+        words_from: where words of category columns come from: "open", "hashed" (salted counts, no word seen in
+            fewer than 10 rows) or "dictionary".
+        fill: what a missing number is taken for: "mean" or "median" (from rounds of counts).
+        dictionary: a schema.toml: its codes and ranges.
+        runs: a folder for the joint runs (recipe, ledger, states) and for the models of the first split.
         title: what to call the data; by default the file's name.
         called: what to call a party, as "hospital"; by default the party column's name where it is such a word.
+        command: how to get the same again, for the report.
         tell: is told what is being done and how much of all is done, in [0, 1].
 
     Raises:
@@ -170,24 +205,21 @@ def compare(
         >>> sorted(answer.results["ways"]), answer.results["question"]["rows"]
         (['alone', 'ensemble', 'joint', 'personal', 'pooled'], 200)
     """
-    settings = Settings(target, party, model, rounds, repeats, seed, pooled)
+    settings = Settings(target, party, model, rounds, repeats, seed, pooled, _listed(groups), unseen, words_from, fill)
     begun = (time.perf_counter(), time.process_time())
     tables, aside = _tables(source, settings)
-    hub = Hub({name: Desk(name, table, target, seed) for name, table in tables.items()}, seed)
+    hub = _hub(tables, settings, dictionary)
     schema, rows, described = hub.describe(target)
     folder = _runs_folder(runs, tables, settings)
     with one_thread():
         done = [_Repeat(hub, schema, settings, k, tell or _silent).run(folder) for k in range(settings.repeats)]
-    facts = made.Facts(
-        title=title or _title(source),
-        noun=called or noun(party),
-        schema=schema,
-        rows=rows,
-        aside=aside,
-        described=described,
-        seconds=(time.perf_counter() - begun[0], time.process_time() - begun[1]),
-    )
-    return Comparison(made.results(facts, settings, done))
+    spent = (time.perf_counter() - begun[0], time.process_time() - begun[1])
+    names = (title or _title(source), called or noun(party))
+    facts = made.Facts(*names, schema, rows, aside, described, spent, hub.preparing.revealed(schema), command)
+    answer = Comparison(made.results(facts, settings, done))
+    if folder is not None:
+        write(folder, Outcome(answer.results, **done[0].outcome))
+    return answer
 
 
 class _Repeat:
@@ -210,22 +242,50 @@ class _Repeat:
         ways["alone"] = self.hub.alone(self.schema, self.number, self.families, self.epochs)
         self.tell("ensemble", 0.25)
         ways["ensemble"] = self.hub.ensemble(self.number)
-        chosen = {"alone": _most([ways["alone"][p]["family"] for p in ways["alone"]])}
-        joint = self._joint(preparation)
+        chosen = {
+            "alone": _most([ways["alone"][p]["family"] for p in ways["alone"]]),
+            "ensemble": _most([ways["ensemble"][p]["how"] for p in ways["ensemble"]]),
+        }
+        joint, seconds = self._joint(preparation)
         if joint is not None:
             ways["joint"] = self.hub.joint_scores(joint, self.number)
-            self.tell("personal", 0.75)
+            self.tell("personal", 0.72)
             ways["personal"] = self.hub.personal(joint, self.number)
             chosen["joint"] = str(joint.trial)
+            chosen["personal"] = _most([ways["personal"][p]["how"] for p in ways["personal"]])
+        outcome = self._outcome(preparation, joint)
         if self.settings.pooled:
-            self.tell("pooled", 0.85)
+            self.tell("pooled", 0.8)
             ceiling = self.hub.pooled(self.families, preparation, self.number, self.epochs)
             ways["pooled"], chosen["pooled"] = self.hub.score(ceiling, self.number), ceiling.family
+        unseen = self._unseen(joint) if joint is not None and self.settings.unseen and not self.number else {}
         self.tell("done", 1.0)
-        return Repeat(ways, joint, chosen, merged(prepared, joint.traffic) if joint else prepared)
+        traffic = merged(prepared, joint.traffic) if joint else prepared
+        return Repeat(ways, joint, chosen, traffic, seconds, unseen, outcome)
 
-    def _joint(self, preparation: Any) -> Joint | None:
-        """Every gradient family with every server optimizer; the least validation loss wins."""
+    def _unseen(self, joint: Joint) -> Mapping[str, Unseen]:
+        """The chosen joint model, trained anew without each party in turn."""
+        desks = self.hub.desks
+        if len(desks) > MOST_UNSEEN:
+            return {}
+        found = {}
+        for i, party in enumerate(sorted(desks)):
+            self.tell(f"without {party}", 0.86 + 0.14 * i / len(desks))
+            folder = self.folder and self.folder / "without" / str(i)
+            found[party] = left_out(self.hub, party, self.schema, joint, rounds=self.settings.rounds, folder=folder)
+        self.hub.seconds()  # what this took is no part of the next joint training
+        return {party: one for party, one in found.items() if one is not None}
+
+    def _outcome(self, preparation: Preparation, joint: Joint | None) -> Mapping[str, Any]:
+        """The models of this split, as they lie at the parties and the hub."""
+        kept = {p: desk.kept(self.number) for p, desk in self.hub.desks.items()}
+        shared = joint and {"family": joint.trial.family, "rate": joint.trial.rate, "params": joint.params}
+        personal = {p: k["personal"] for p, k in kept.items() if "personal" in k}
+        return {"preparation": preparation.to_tree(), "joint": shared, "personal": personal,
+                "alone": {p: k["own"] for p, k in kept.items()}}  # fmt: skip
+
+    def _joint(self, preparation: Preparation) -> tuple[Joint | None, Mapping[str, float]]:
+        """Every family, rate and hub optimizer; the least validation loss wins. And the seconds of one training."""
         trials = self.hub.trials(self.families, preparation)
         best = None
         for i, trial in enumerate(trials):
@@ -234,7 +294,7 @@ class _Repeat:
                 trial, self.number, rounds=self.settings.rounds, folder=folder, tell=self._rounds(i, len(trials))
             )
             best = found if best is None or (found is not None and found.loss < best.loss) else best
-        return best
+        return best, {p: s / max(len(trials), 1) for p, s in self.hub.seconds().items()}
 
     def _rounds(self, i: int, n: int) -> Callable[[int], None]:
         def tell(closed: int) -> None:
@@ -252,8 +312,29 @@ def _tables(source: Any, settings: Settings) -> tuple[Mapping[str, Any], int]:
     tables, aside = parties_of(source, settings.party)
     for name, table in tables.items():
         where = name if isinstance(source, Mapping) else _title(source)
-        column(table, settings.target, where)
+        for needed in (settings.target, *settings.groups):
+            column(table, needed, where)
+    for group in settings.groups:
+        seen = {word for table in tables.values() for word in words(table[group]).drop_nulls().unique().to_list()}
+        if len(seen) > MOST_GROUPS:
+            raise ConfigError(
+                f"A group column must hold at most {MOST_GROUPS} different words. '{group}' holds {len(seen)}. "
+                "Cut it into bands in a column of its own."
+            )
     return tables, aside
+
+
+def _listed(groups: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(groups, str):
+        raise ConfigError(f"The 'groups' must be a list of columns. Got '{groups}'. Use ['{groups}'].")
+    return tuple(groups)
+
+
+def _hub(tables: Mapping[str, Any], settings: Settings, dictionary: str | Path | Dictionary | None) -> Hub:
+    known = dictionary if isinstance(dictionary, Dictionary) or dictionary is None else Dictionary.load(dictionary)
+    preparing = Preparing(source_of(settings.words_from, known), settings.fill, known)
+    desks = {p: Desk(p, table, settings.target, settings.seed, settings.groups) for p, table in tables.items()}
+    return Hub(desks, settings.seed, preparing=preparing)
 
 
 def _runs_folder(runs: str | Path | None, tables: Mapping[str, Any], settings: Settings) -> Path | None:
@@ -272,8 +353,8 @@ def _title(source: Any) -> str:
     return Path(source).name if isinstance(source, str | Path) else "the table"
 
 
-def _most(words: list[str]) -> str:
-    return max(sorted(set(words)), key=words.count)
+def _most(said: list[str]) -> str:
+    return max(sorted(set(said)), key=said.count)
 
 
 def _silent(what: str, done: float) -> None:

@@ -4,28 +4,30 @@ It answers queries (`shared.value["step"]` names one) and, in its seat, trains t
 prepares and trains stays here, in memory, between queries.
 """
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from comity.comparison.families import LARGEST, Rows, build, chosen, improved, inputs_of, outputs, predictor, rows_of
+from comity.comparison.families import LARGEST, Rows, build, chosen, inputs_of, outputs, predictor, rows_of
+from comity.comparison.jury import combined
+from comity.comparison.preparing import bounds_tree, steady
 from comity.comparison.sheet import sheet
+from comity.comparison.tuning import personalised
 from comity.core.contribution import Contribution, Tree
 from comity.core.errors import ContributionError
 from comity.core.parts import Secret
+from comity.core.rng import digest
 from comity.core.round import Round
 from comity.data.prepare import Preparation, moment_weights, moments, vocabulary
+from comity.data.quantiles import open_bounds, quantile_counts
 from comity.data.schema import Schema, describe
 from comity.data.split import split
 from comity.data.tables import column, labelled, words
+from comity.data.vocabularies import respond
 from comity.methods.fedavg import Trainer
-
-TUNING = 10
-"""At most so many epochs of fine-tuning."""
-FLAT = 1e300
-"""The scale of a column that does not vary: whatever stands in it becomes 0."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,14 @@ class Desk:
         table: its rows; those without a target are not used.
         target: the column to be predicted.
         seed: of the splits.
+        groups: columns by whose words scores are given too.
     """
 
     name: str
     table: Any = field(repr=False, metadata={"data": True})
     target: str
     seed: int
+    groups: tuple[str, ...] = ()
     _memory: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, metadata={"data": True})
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
@@ -64,7 +68,11 @@ class Desk:
         steps: Mapping[str, Callable[[Any, Round], Contribution]] = {
             "describe": self._describe,
             "moments": self._moments,
-            "vocabulary": self._vocabulary,
+            "vocabulary": self._words,
+            "hashed": self._words,
+            "reveal": self._words,
+            "bounds": self._bounds,
+            "counts": self._counts,
             "prepare": self._prepare,
             "alone": self._alone,
             "model": self._model,
@@ -72,6 +80,7 @@ class Desk:
             "score": self._score,
             "personal": self._personal,
             "rows": self._rows,
+            "seconds": self._seconds,
         }
         if asked["step"] not in steps:
             raise ContributionError(
@@ -86,15 +95,34 @@ class Desk:
             self._memory["known"] = labelled(self.table, self.target)[0]
         return self._memory["known"]
 
-    def split(self, repeat: int) -> Split:
+    def split(self, repeat: int, without: str = "") -> Split:
         """This repeat's rows under the joint preparation.
+
+        Args:
+            repeat: which random split.
+            without: the party that took no part in the preparation; "" for none.
 
         Raises:
             ContributionError: the preparation was not sent yet.
         """
-        if ("split", repeat) not in self._memory:
+        return self._prepared(repeat, without)[1]
+
+    def kept(self, repeat: int) -> Mapping[str, Any]:
+        """The own model ("own") and the tuned one ("personal") of a repeat, where they lie: in-process only."""
+        found = {name: self._memory.get((name, repeat)) for name in ("own", "personal")}
+        return {name: model for name, model in found.items() if model is not None}
+
+    def spent(self, seconds: float) -> None:
+        """Count CPU seconds of joint training."""
+        self._memory["spent"] = self._memory.get("spent", 0.0) + seconds
+
+    def _prepared(self, repeat: int, without: str) -> tuple[Preparation, Split]:
+        if ("joint", repeat, without) not in self._memory:
             raise ContributionError(f"The preparation of repeat {repeat} was not sent yet.")
-        return self._memory["split", repeat]  # type: ignore[no-any-return]
+        return self._memory["joint", repeat, without]  # type: ignore[no-any-return]
+
+    def _seconds(self, asked: Any, round: Round) -> Contribution:
+        return Contribution("statistics", {"seconds": float(self._memory.pop("spent", 0.0))})
 
     def _describe(self, asked: Any, round: Round) -> Contribution:
         y = column(self.known, self.target)
@@ -107,16 +135,30 @@ class Desk:
         said = moments(self._train_rows(schema, asked["repeat"]), schema)
         return Contribution("statistics", said, moment_weights(said))
 
-    def _vocabulary(self, asked: Any, round: Round) -> Contribution:
+    def _words(self, asked: Any, round: Round) -> Contribution:
         schema = Schema.from_tree(asked["schema"])
-        return Contribution("statistics", vocabulary(self._train_rows(schema, asked["repeat"]), schema))
+        rows = self._train_rows(schema, asked["repeat"])
+        return Contribution("statistics", respond(rows, schema, asked["step"], asked, self._salt))
+
+    def _bounds(self, asked: Any, round: Round) -> Contribution:
+        schema = Schema.from_tree(asked["schema"])
+        return Contribution("statistics", bounds_tree(open_bounds(self._train_rows(schema, asked["repeat"]), schema)))
+
+    def _counts(self, asked: Any, round: Round) -> Contribution:
+        schema = Schema.from_tree(asked["schema"])
+        rows = self._train_rows(schema, asked["repeat"])
+        return Contribution("statistics", quantile_counts(rows, schema, asked["edges"]))
+
+    @property
+    def _salt(self) -> bytes:
+        """The desks' own. In one process there is nobody to hide it from, so it comes from the seed."""
+        return digest(self.seed, "salt")
 
     def _prepare(self, asked: Any, round: Round) -> Contribution:
         preparation = Preparation.from_tree(asked["preparation"])
         repeat = asked["repeat"]
-        self._forget(repeat)
-        self._memory["preparation", repeat] = preparation
-        self._memory["split", repeat] = self._split(preparation, repeat)
+        self._forget(repeat, asked["without"])
+        self._memory["joint", repeat, asked["without"]] = (preparation, self._split(preparation, repeat))
         return Contribution("statistics", {"rows": float(self.known.height)})
 
     def _alone(self, asked: Any, round: Round) -> Contribution:
@@ -129,30 +171,33 @@ class Desk:
         kept = {"family": best.family, "preparation": preparation.to_tree(), "params": best.params}
         self._memory["own", repeat] = kept
         predict = predictor(best.family, best.model, best.params, preparation)
-        return Contribution("score", {**self._sheets(predict, s), "family": best.family})
+        return Contribution("score", {**self._sheets(predict, s, repeat), "family": best.family})
 
     def _model(self, asked: Any, round: Round) -> Contribution:
         return Contribution("model", self._memory["own", asked["repeat"]])
 
     def _ensemble(self, asked: Any, round: Round) -> Contribution:
-        """The average of the parties' own models, each behind its own preparation."""
+        """The parties' own models together, each behind its own preparation; how, the validation rows say."""
         repeat, members = asked["repeat"], asked["members"]
         s, (_, valid, test) = self.split(repeat), self._memory["indices", repeat]
         held = self.known[np.concatenate([valid, test])]
-        mean = np.mean([_said(members[party], held) for party in sorted(members)], axis=0)
-        parts = {"valid": (mean[: len(valid)], s.valid.y), "test": (mean[len(valid) :], s.test.y)}
-        return Contribution("score", {part: sheet(*pair) for part, pair in parts.items()})
+        said = np.stack([_said(members[party], held) for party in sorted(members)])
+        how, together = combined(said[:, : len(valid)], s.valid.y)
+        sheets = self._graded(together(said[:, : len(valid)]), together(said[:, len(valid) :]), s, repeat)
+        return Contribution("score", {**sheets, "how": how})
 
     def _score(self, asked: Any, round: Round) -> Contribution:
         s, preparation, model = self._shared_model(asked)
         predict = predictor(asked["family"], model, asked["params"], preparation)
-        return Contribution("score", self._sheets(predict, s))
+        return Contribution("score", self._sheets(predict, s, asked["repeat"]))
 
     def _personal(self, asked: Any, round: Round) -> Contribution:
-        """Fine-tune the joint model on own rows as long as own validation rows gain from it."""
+        """Make the joint model one's own, as far as own validation rows gain from it."""
         s, preparation, model = self._shared_model(asked)
-        params, _ = improved(model, asked["params"], (s.train, s.valid), round, TUNING)
-        return Contribution("score", self._sheets(predictor(asked["family"], model, params, preparation), s))
+        how, params = personalised(model, asked["params"], (s.train, s.valid), round)
+        self._memory["personal", asked["repeat"]] = params
+        sheets = self._sheets(predictor(asked["family"], model, params, preparation), s, asked["repeat"])
+        return Contribution("score", {**sheets, "how": how})
 
     def _rows(self, asked: Any, round: Round) -> Contribution:
         """Prepared rows, for the ceiling only: this is what pooling would move."""
@@ -161,12 +206,17 @@ class Desk:
         return Contribution("sample", {k: _row_tree(r) for k, r in parts.items()})
 
     def _shared_model(self, asked: Any) -> tuple[Split, Preparation, Any]:
-        repeat = asked["repeat"]
-        s, preparation = self.split(repeat), self._memory["preparation", repeat]
+        preparation, s = self._prepared(asked["repeat"], asked["without"])
         return s, preparation, _built(asked["family"], preparation, asked["rate"])
 
-    def _sheets(self, predict: Callable[[Rows], Any], s: Split) -> dict[str, Any]:
-        return {"valid": sheet(predict(s.valid), s.valid.y), "test": sheet(predict(s.test), s.test.y)}
+    def _sheets(self, predict: Callable[[Rows], Any], s: Split, repeat: int) -> dict[str, Any]:
+        return self._graded(predict(s.valid), predict(s.test), s, repeat)
+
+    def _graded(self, valid: Any, test: Any, s: Split, repeat: int) -> dict[str, Any]:
+        """The sheets of predictions: on validation rows, on test rows, and on those of each group."""
+        tested = self.known[self._memory["indices", repeat][2]]
+        groups = {name: _grouped(words(column(tested, name)), test, s.test.y) for name in self.groups}
+        return {"valid": sheet(valid, s.valid.y), "test": sheet(test, s.test.y), "groups": groups}
 
     def _indices(self, schema: Schema, repeat: int) -> tuple[Any, ...]:
         if ("indices", repeat) not in self._memory:
@@ -182,10 +232,11 @@ class Desk:
         everything = rows_of(preparation, self.known)
         return Split(*(everything.take(i) for i in self._indices(preparation.schema, repeat)))
 
-    def _forget(self, repeat: int) -> None:
-        """Earlier repeats are over."""
-        for key in [k for k in self._memory if isinstance(k, tuple) and k[1] != repeat]:
-            del self._memory[key]
+    def _forget(self, repeat: int, without: str) -> None:
+        """Earlier repeats are over, and so are preparations without somebody else."""
+        for key in [k for k in self._memory if isinstance(k, tuple)]:
+            if key[1] != repeat or (key[0] == "joint" and key[2] not in ("", without)):
+                del self._memory[key]
 
 
 @dataclass(frozen=True)
@@ -196,28 +247,28 @@ class Seat:
         desk: whose rows.
         model: what is trained.
         repeat: which split.
+        without: the party that takes no part; "" where all do.
     """
 
     desk: Desk = field(metadata={"data": True})
     model: Any
     repeat: int
+    without: str = field(default="", metadata={"data": True})
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """As `Trainer` on this repeat's training and validation rows."""
-        s = self.desk.split(self.repeat)
+        begun = time.process_time()
+        s = self.desk.split(self.repeat, self.without)
         trainer = Trainer(self.model, (s.train.x, s.train.fitted), valid=(s.valid.x, s.valid.fitted))
-        return trainer.contribute(shared, local, round, secret)
+        answer = trainer.contribute(shared, local, round, secret)
+        self.desk.spent(time.process_time() - begun)
+        return answer
 
 
 def _own(schema: Schema, table: Any) -> Preparation:
-    """The preparation of one party's training rows; a column that never varies there stays 0 at others too.
-
-    Else what a network's untrained weights make of it elsewhere would be chance.
-    """
-    m, n = moments(table, schema), len(schema.numbers)
-    made = Preparation.of(schema, m, vocabulary(table, schema), rare=1)
-    flat = m["square"] - m["mean"] ** 2 <= 1e-12 * m["square"]
-    return replace(made, scale=np.where(flat[:n], FLAT, made.scale), gaps=made.gaps & (m["count"][:n] > 0))
+    """The preparation of one party's training rows."""
+    m = moments(table, schema)
+    return steady(Preparation.of(schema, m, vocabulary(table, schema), rare=1), m)
 
 
 def _built(family: str, preparation: Preparation, rate: float = 0.0) -> Any:
@@ -230,6 +281,12 @@ def _said(member: Any, table: Any) -> Any:
     preparation = Preparation.from_tree(member["preparation"])
     x = inputs_of(member["family"], preparation, table)
     return outputs(_built(member["family"], preparation), member["params"], x, preparation)
+
+
+def _grouped(names: Any, predicted: Any, y: Any) -> dict[str, Any]:
+    """A sheet for each word; rows without one are nobody's."""
+    values = names.to_numpy()
+    return {str(g): sheet(predicted[values == g], y[values == g]) for g in sorted(set(names.drop_nulls().to_list()))}
 
 
 def _codes(y: Any) -> Any:

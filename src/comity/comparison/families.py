@@ -143,8 +143,18 @@ def _descended(model: Model, rows: tuple[Rows, Rows], round: Round, epochs: int)
     return lambda: params, loss
 
 
-def improved(model: Model, params: Any, rows: tuple[Rows, Rows], round: Round, epochs: int) -> tuple[Any, float]:
+def improved(
+    model: Model, params: Any, rows: tuple[Rows, Rows], round: Round, epochs: int, step: Step | None = None
+) -> tuple[Any, float]:
     """Train on from `params` by gradients, looking at the validation rows on the way.
+
+    Args:
+        model: linear or mlp.
+        params: where to begin.
+        rows: training and validation rows.
+        round: its public randomness.
+        epochs: at most so many.
+        step: how a step differs from the ordinary.
 
     Returns:
         What did best there (`params`, if nothing after them did better) and its validation loss.
@@ -153,7 +163,8 @@ def improved(model: Model, params: Any, rows: tuple[Rows, Rows], round: Round, e
     best, least, waited = params, _loss(model.predict(params, valid.x), valid), 0
     for at in range(0, epochs, CHUNK):
         here = replace(round, number=at)
-        params, _ = model.fit(params, (train.x, train.fitted), here, Step(epochs=min(CHUNK, epochs - at)))
+        chunk = replace(step or Step(), epochs=min(CHUNK, epochs - at))
+        params, _ = model.fit(params, (train.x, train.fitted), here, chunk)
         now = _loss(model.predict(params, valid.x), valid)
         waited = 0 if now < least else waited + 1
         best, least = (params, now) if now < least else (best, least)

@@ -1,19 +1,19 @@
 """The hub's side of a comparison: every way, as collaborations with the parties' desks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from comity.collaboration import Collaboration, Run
 from comity.combine.collect import Collect
-from comity.combine.mean import Mean
 from comity.comparison.desk import Desk, Seat, pooled
-from comity.comparison.families import Fitted, candidates, chosen
+from comity.comparison.families import Fitted, build, candidates, chosen
+from comity.comparison.preparing import Preparing
 from comity.core.errors import ConfigError, TooFewParticipants
 from comity.core.parts import Combiner
 from comity.core.round import Round
-from comity.data.prepare import Preparation, merge_vocabularies
+from comity.data.prepare import Preparation
 from comity.data.schema import Schema, agree
 from comity.ledger.record import Ledger
 from comity.loop.hub import Event
@@ -91,12 +91,28 @@ class Joint:
     recipe: str
 
 
+@dataclass(frozen=True)
+class Unseen:
+    """A joint model in which one party had no part.
+
+    Attributes:
+        there: the sheets at that party.
+        others: the sheets at those who trained it.
+    """
+
+    there: Mapping[str, Any]
+    others: Sheets
+
+
 class Hub:
     """Asks the desks, and knows of their tables what they answer."""
 
-    def __init__(self, desks: Mapping[str, Desk], seed: int) -> None:
-        """Args: desks by party, and the seed."""
-        self.desks, self.seed = dict(desks), seed
+    def __init__(
+        self, desks: Mapping[str, Desk], seed: int, without: str = "", preparing: Preparing | None = None
+    ) -> None:
+        """Args: desks by party, the seed, the party that takes no part ("" where all do), how to prepare."""
+        self.desks, self.seed, self.without = dict(desks), seed, without
+        self.preparing = preparing or Preparing()
 
     def describe(self, target: str) -> tuple[Schema, dict[str, int], Traffic]:
         """What the tables have in common, the rows of each party, and what it cost.
@@ -120,13 +136,26 @@ class Hub:
         return agree({p: said[p] for p in self.desks}, target), rows, traffic
 
     def prepare(self, schema: Schema, repeat: int) -> tuple[Preparation, Traffic]:
-        """Agree on one preparation for all, from means of the training rows and openly collected words."""
-        asked: dict[str, Any] = {"schema": schema.to_tree(), "repeat": repeat}
-        means, first = self._ask("moments", Mean(), **asked)
-        words, second = self._ask("vocabulary", **asked)
-        preparation = Preparation.of(schema, means, merge_vocabularies([words[p] for p in sorted(words)]))
-        _, third = self._ask("prepare", repeat=repeat, preparation=preparation.to_tree())
-        return preparation, merged(first, second, third)
+        """Agree on one preparation for all, from statistics of the training rows."""
+        paid: list[Traffic] = []
+
+        def ask(step: str, combine: Combiner | None, **asked: Any) -> Any:
+            said, traffic = self._ask(step, combine, schema=schema.to_tree(), repeat=repeat, **asked)
+            paid.append(traffic)
+            return said
+
+        preparation = self.preparing.collect(schema, ask)
+        _, last = self._ask("prepare", repeat=repeat, preparation=preparation.to_tree())
+        return preparation, merged(*paid, last)
+
+    def hand(self, preparation: Preparation, repeat: int) -> None:
+        """Give these desks a preparation in which they had no part."""
+        self._ask("prepare", repeat=repeat, preparation=preparation.to_tree())
+
+    def seconds(self) -> dict[str, float]:
+        """CPU seconds of joint training at each party since this was last asked."""
+        said, _ = self._ask("seconds")
+        return {party: float(said[party]["seconds"]) for party in said}
 
     def alone(self, schema: Schema, repeat: int, families: tuple[str, ...], epochs: int) -> Sheets:
         """Each party's scores with the model that it chose on its own rows."""
@@ -135,7 +164,7 @@ class Hub:
         return sheets
 
     def ensemble(self, repeat: int) -> Sheets:
-        """Each party's scores with the average of everybody's own models."""
+        """Each party's scores with everybody's own models together."""
         members, _ = self._ask("model", repeat=repeat)
         sheets: Sheets = self._ask("ensemble", repeat=repeat, members=members)[0]
         return sheets
@@ -154,7 +183,7 @@ class Hub:
         Returns:
             None where training diverged: contributions were no longer numbers, and were refused.
         """
-        seats = {p: Seat(d, trial.model, repeat) for p, d in self.desks.items()}
+        seats = {p: Seat(d, trial.model, repeat, self.without) for p, d in self.desks.items()}
         step = max(1, rounds // 15)
         fed = Collaboration(
             FedAvg(trial.model, SERVERS[trial.server]),
@@ -206,7 +235,7 @@ class Hub:
 
     def _ask(self, step: str, combine: Combiner | None = None, **asked: Any) -> tuple[Any, Traffic]:
         """One query to every desk; all must answer."""
-        query = Query({"step": step, **asked})
+        query = Query({"step": step, "without": self.without, **asked})
         fed = Collaboration(
             query, self.desks, combine=combine or Collect(), evaluate=False, quorum=1.0, retries=0, seed=self.seed
         )
@@ -214,6 +243,20 @@ class Hub:
         traffic = Traffic()
         traffic.add(run.ledger, self.desks)
         return run.shared, traffic
+
+
+def left_out(hub: Hub, party: str, schema: Schema, joint: Joint, *, rounds: int, folder: Path | None) -> Unseen | None:
+    """Prepare and train anew on the first split as `joint` was, without one party; None where it diverged."""
+    others = Hub({p: d for p, d in hub.desks.items() if p != party}, hub.seed, party, hub.preparing)
+    preparation, _ = others.prepare(schema, 0)
+    shape = len(preparation.names), len(preparation.schema.classes)
+    trial = replace(joint.trial, model=build(joint.trial.family, *shape, joint.trial.rate))
+    found = others.joint(trial, 0, rounds=rounds, folder=folder, tell=lambda closed: None)
+    if found is None:
+        return None
+    there = Hub({party: hub.desks[party]}, hub.seed, party)
+    there.hand(preparation, 0)
+    return Unseen(there.joint_scores(found, 0)[party], others.joint_scores(found, 0))
 
 
 def merged(*parts: Traffic) -> Traffic:

@@ -7,17 +7,17 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from comity.comparison.disclosure import card, protection, revealed
 from comity.comparison.hub import Traffic, merged
 from comity.comparison.intervals import Interval, interval
-from comity.comparison.sheet import FOR_CLASSES, FOR_NUMBERS, LOWER_IS_BETTER, loss, metrics, rows, total
-from comity.comparison.verdict import judged, verdict
+from comity.comparison.sheet import loss, metrics, total
+from comity.comparison.table import JOINING, WAYS, Table, mean, to_json
+from comity.comparison.verdict import costs, harms, judged, verdict
 from comity.data.schema import Schema
 from comity.report.numbers import plural
 
-WAYS = ("alone", "ensemble", "joint", "personal", "pooled")
-JOINING = ("joint", "personal", "ensemble")
-"""Ways of joining, in the order in which a tie is decided."""
-BOUNDED = frozenset({"accuracy", "balanced_accuracy", "roc_auc", "pr_auc"})
+WATTS = 15.0
+"""What a busy core is assumed to draw."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Facts:
         aside: rows that name no party.
         described: bytes of the first descriptions.
         seconds: wall and CPU of the whole comparison.
+        prepared: what the preparation revealed beyond means, and how much.
+        command: how to get the same again.
     """
 
     title: str
@@ -41,107 +43,59 @@ class Facts:
     aside: int
     described: Traffic
     seconds: tuple[float, float]
+    prepared: Sequence[tuple[str, str]]
+    command: str
 
 
 def results(facts: Facts, settings: Any, repeats: Sequence[Any]) -> dict[str, Any]:
     """Everything, as a JSON-able dict."""
-    table = _Table(facts.schema, repeats)
+    table = Table(facts.schema, repeats)
     gains = {p: table.gains([p]) for p in table.parties}
     mean_gain = table.gains(table.parties)
     taken = [table.joining(k, p) for k in range(len(repeats)) for p in table.parties]
+    influence = _influence(table)
+    ordered = {p: gains[p] for p in table.ordered(gains)}
+    said = [
+        verdict(ordered, mean_gain, metric=table.headline, called=facts.noun),
+        *costs({p: table.gains([p], "joint") for p in ordered if "joint" in table.ways}, gains, table.headline),
+        *harms(influence),
+    ]
     return {
         "version": 1,
         "title": facts.title,
         "question": _question(facts, settings, table),
         "metric": table.headline,
         "ways": {w: table.over(lambda k, w=w: table.everybody(k, w)) for w in table.ways},
-        "parties_mean": {w: table.over(lambda k, w=w: table.parties_mean(k, w)) for w in table.ways},
+        "parties_mean": {w: table.over(lambda k, w=w: table.partiesmean(k, w)) for w in table.ways},
         "parties": {p: _party(table, p, facts.rows[p], gains[p]) for p in table.ordered(gains)},
         "gain": _gain(mean_gain, taken),
-        "groups": {},
+        "way_to_pooled": _way_to_pooled(table, mean_gain),
+        "groups": {name: table.groups(name) for name in settings.groups},
+        "unseen": _unseen(table),
+        "influence": influence,
+        "cost": _cost(repeats),
         "bytes": _bytes(facts, repeats),
         "seconds": {"wall": facts.seconds[0], "cpu": facts.seconds[1]},
-        "revealed": _revealed(facts.schema, table, settings),
-        "verdict": verdict(
-            {p: gains[p] for p in table.ordered(gains)}, mean_gain, metric=table.headline, called=facts.noun
-        ),
+        "revealed": revealed(facts.schema, table.ways, settings, facts.prepared),
+        "protection": protection(table.ways, settings, facts.prepared),
+        "card": card(facts, settings, table),
+        "verdict": " ".join(said),
+        "interval_note": _note(table, facts.noun),
         "left_out": _left_out(facts, table),
         "learning": _learning(repeats),
-        "settings": _settings(settings, repeats),
+        "settings": _settings(settings, repeats, facts.command),
     }
 
 
-class _Table:
-    """Scores by repeat, way and party."""
-
-    def __init__(self, schema: Schema, repeats: Sequence[Any]) -> None:
-        self.repeats = repeats
-        self.keys = FOR_CLASSES if schema.classes else FOR_NUMBERS
-        self.headline = "r2" if not schema.classes else "roc_auc" if len(schema.classes) == 2 else "accuracy"
-        self.ways = [w for w in WAYS if all(w in r.ways for r in repeats)]
-        self.parties = sorted(repeats[0].ways["alone"])
-        self._scores = [
-            {w: {p: metrics(r.ways[w][p]["test"]) for p in self.parties} for w in self.ways} for r in repeats
-        ]
-
-    def everybody(self, k: int, way: str) -> Mapping[str, float | None]:
-        """Scores over all parties' test rows together."""
-        return metrics(total([self.repeats[k].ways[way][p]["test"] for p in self.parties]))
-
-    def parties_mean(self, k: int, way: str) -> Mapping[str, float | None]:
-        """Scores with each party counted once; a party whose score is undefined is not counted."""
-        return {m: _mean([self._scores[k][way][p][m] for p in self.parties]) for m in self.keys}
-
-    def party(self, k: int, way: str, party: str) -> Mapping[str, float | None]:
-        """One party's scores."""
-        return self._scores[k][way][party]
-
-    def joining(self, k: int, party: str) -> str:
-        """The way of joining that does best on the party's own validation rows."""
-        ways = [w for w in JOINING if w in self.ways]
-        return min(ways, key=lambda w: loss(self.repeats[k].ways[w][party]["valid"]))
-
-    def gain(self, k: int, party: str) -> float | None:
-        """The headline score of the chosen way of joining minus that of alone."""
-        with_, without = (self._scores[k][w][party][self.headline] for w in (self.joining(k, party), "alone"))
-        return None if with_ is None or without is None else with_ - without
-
-    def gains(self, parties: Sequence[str]) -> Interval | None:
-        """The mean gain of some parties, each counted once, over the repeats."""
-        each = [_mean([self.gain(k, p) for p in parties]) for k in range(len(self.repeats))]
-        tested = sum(rows(self.repeats[0].ways["alone"][p]["test"]) for p in parties)
-        most = 1.0 if self.headline in BOUNDED else float("inf")
-        return interval(each, -most, most, grain=1 / max(tested, 1))
-
-    def over(self, of: Any) -> dict[str, Any]:
-        """Each metric with its interval over the repeats."""
-        each = [of(k) for k in range(len(self.repeats))]
-        out = {}
-        for m in self.keys:
-            low = 0.0 if m in BOUNDED or m in LOWER_IS_BETTER else float("-inf")
-            found = interval([e[m] for e in each], low, 1.0 if m in BOUNDED or m == "r2" else float("inf"))
-            out[m] = None if found is None else found.to_json()
-        return out
-
-    def ordered(self, gains: Mapping[str, Interval | None]) -> list[str]:
-        """Parties by gain, largest first; those whose gain is undefined last."""
-        return sorted(self.parties, key=lambda p: (gains[p] is None, -(gains[p].mean if gains[p] else 0.0), p))  # type: ignore[union-attr]
-
-    def no_skill(self) -> float | None:
-        """The share of the largest class in the test rows."""
-        if self.headline != "accuracy":
-            return None
-        truth = sum(r.ways["alone"][p]["test"]["confusion"].sum(axis=1) for r in self.repeats for p in self.parties)
-        return float(truth.max() / truth.sum())
-
-
-def _party(table: _Table, party: str, rows: int, gain: Interval | None) -> dict[str, Any]:
+def _party(table: Table, party: str, rows: int, gain: Interval | None) -> dict[str, Any]:
     n = len(table.repeats)
     taken = [table.joining(k, party) for k in range(n)]
     word = judged(gain)
     return {
         "rows": rows,
+        "share": table.share(party),
         "ways": {w: table.over(lambda k, w=w: table.party(k, w, party)) for w in table.ways},
+        "against": {w: to_json(table.gains([party], w)) for w in table.ways if w != "alone"},
         "gain": _gain(gain, taken),
         "verdict": word,
         "why": _why(table, gain) if word == "undefined" else None,
@@ -153,13 +107,26 @@ def _gain(gain: Interval | None, taken: Sequence[str]) -> dict[str, Any] | None:
     return None if gain is None else {**gain.to_json(), "way": max(JOINING, key=taken.count)}
 
 
-def _why(table: _Table, gain: Interval | None) -> str:
+def _way_to_pooled(table: Table, gain: Interval | None) -> dict[str, float | None] | None:
+    """The mean gain as a share of what pooling would gain; None where pooling gains nothing to speak of.
+
+    The interval is the gain's: the distance from alone to pooled is taken as it is.
+    """
+    if gain is None or "pooled" not in table.ways:
+        return None
+    ceiling = table.gains(table.parties, "pooled")
+    if ceiling is None or ceiling.mean < 0.0005:
+        return None
+    return {k: None if v is None else v / ceiling.mean for k, v in gain.to_json().items()}
+
+
+def _why(table: Table, gain: Interval | None) -> str:
     if gain is not None:
         return "one repeat has no interval" if len(table.repeats) == 1 else "the score is defined in one repeat only"
     return "one class only in the test rows" if table.headline != "r2" else "the target does not vary in the test rows"
 
 
-def _question(facts: Facts, settings: Any, table: _Table) -> dict[str, Any]:
+def _question(facts: Facts, settings: Any, table: Table) -> dict[str, Any]:
     return {
         "target": settings.target,
         "party": settings.party,
@@ -186,7 +153,56 @@ def _bytes(facts: Facts, repeats: Sequence[Any]) -> dict[str, Any]:
     return {**sums, "parties": parties}
 
 
-def _left_out(facts: Facts, table: _Table) -> list[dict[str, str]]:
+def _unseen(table: Table) -> dict[str, Any]:
+    """The joint model at each party that took no part in it, on the first split."""
+    found = table.repeats[0].unseen
+    alone = {p: table.party(0, "alone", p)[table.headline] for p in table.parties}
+    return {p: {"score": metrics(one.there["test"]), "alone": alone[p]} for p, one in sorted(found.items())}
+
+
+def _influence(table: Table) -> dict[str, Any]:
+    """What the others' joint model gains where a party takes no part, on the first split.
+
+    `gain` is in units of the headline metric, the mean over the others; `loss` is their mean loss on test rows
+    with the party and without it, `better` for how many of them it is lower without.
+    """
+    out = {}
+    for party, one in sorted(table.repeats[0].unseen.items()):
+        others = sorted(one.others)
+        without = {p: one.others[p]["test"] for p in others}
+        with_ = {p: table.repeats[0].ways["joint"][p]["test"] for p in others}
+        gains = [_minus(metrics(without[p])[table.headline], metrics(with_[p])[table.headline]) for p in others]
+        out[party] = {
+            "gain": mean(gains),
+            "loss": {"with": loss(total(list(with_.values()))), "without": loss(total(list(without.values())))},
+            "others": len(others),
+            "better": sum(loss(without[p]) < loss(with_[p]) for p in others),
+        }
+    return out
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _cost(repeats: Sequence[Any]) -> dict[str, Any]:
+    """CPU seconds of one joint training at each party, the mean over repeats, and an estimate of the energy."""
+    parties = {}
+    for p in sorted(repeats[0].seconds):
+        seconds = sum(r.seconds[p] for r in repeats) / len(repeats)
+        parties[p] = {"seconds": seconds, "watt_hours": seconds * WATTS / 3600}
+    return {"parties": parties, "assumed_watts": WATTS}
+
+
+def _note(table: Table, called: str) -> str:
+    n = len(table.repeats)
+    if n == 1:
+        return "One split: nothing is known of the noise."
+    every = f"all {len(table.parties)} {plural(called, len(table.parties))}" if len(table.parties) > 2 else "both"
+    return f"Scores: 95 % over {n} splits, the same for every way. Gains: 95 % for {every} together."
+
+
+def _left_out(facts: Facts, table: Table) -> list[dict[str, str]]:
     few = [p for p in sorted(facts.rows) if p not in table.parties]
     parties = [{"name": p, "why": f"{facts.rows[p]} {plural('row', facts.rows[p])}, fewer than 10"} for p in few]
     columns = [{"name": c, "why": why} for c, why in sorted(facts.schema.left_out.items())]
@@ -194,17 +210,24 @@ def _left_out(facts: Facts, table: _Table) -> list[dict[str, str]]:
 
 
 def _learning(repeats: Sequence[Any]) -> dict[str, Any]:
-    """The validation loss of the chosen joint models, round by round."""
+    """The validation loss of the chosen joint models, round by round, beside that of alone and pooled."""
     joint = [r.joint for r in repeats]
     if not all(joint) or "log_loss" not in metrics(next(iter(repeats[0].ways["alone"].values()))["test"]):
         return {}
     ends = [interval(at, 0.0) for at in zip(*(j.curve for j in joint), strict=True)]
     side = {k: [getattr(i, k) for i in ends] for k in ("mean", "low", "high")}
-    return {"way": "joint", "metric": "log_loss", "rounds": list(joint[0].rounds), **side}
+    beside = [way for way in ("alone", "pooled") if all(way in r.ways for r in repeats)]
+    reference = {way: mean([_valid_loss(r.ways[way]) for r in repeats]) for way in beside}
+    return {"way": "joint", "metric": "log_loss", "rounds": list(joint[0].rounds), **side, "reference": reference}
 
 
-def _settings(settings: Any, repeats: Sequence[Any]) -> dict[str, Any]:
-    seen = {w: [r.chosen[w] for r in repeats] for w in repeats[0].chosen}
+def _valid_loss(sheets: Mapping[str, Any]) -> float:
+    """Over all parties' validation rows together."""
+    return loss(total([one["valid"] for one in sheets.values()]))
+
+
+def _settings(settings: Any, repeats: Sequence[Any], command: str) -> dict[str, Any]:
+    seen = {w: [r.chosen[w] for r in repeats if w in r.chosen] for w in WAYS if any(w in r.chosen for r in repeats)}
     joint = repeats[0].joint
     return {
         "seed": settings.seed,
@@ -213,44 +236,13 @@ def _settings(settings: Any, repeats: Sequence[Any]) -> dict[str, Any]:
         "model": settings.model,
         "pooled": settings.pooled,
         "chosen": {w: max(sorted(set(names)), key=names.count) for w, names in seen.items()},
-        "command": "",
+        "command": command,
         "versions": {name: _version(name) for name in ("comity", "numpy", "polars", "scikit-learn")},
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "recipe": f"sha256:{joint.recipe}" if joint else None,
         "date": _day(),
         "splits": "60 / 20 / 20, stratified within each party",
     }
-
-
-def _revealed(schema: Schema, table: _Table, settings: Any) -> list[dict[str, str]]:
-    n, words = len(schema.columns), len(schema.categories)
-    out = [
-        _row("Column names, types, counts", f"{n} columns and the target, once", "each", "union", "to agree on inputs"),
-        _row("Means and variances", f"{len(schema.numbers)} number columns", "each", "sum", "to scale inputs alike"),
-    ]
-    if words:
-        out.append(
-            _row("Words in category columns", f"{words} columns, with counts", "each", "union", "to code inputs")
-        )
-    if "joint" in table.ways:
-        out.append(_row("Model changes", f"{settings.rounds} rounds", "each", "sum", "the joint model"))
-    if "ensemble" in table.ways:
-        out.append(_row("Own models", "one for each party", "each", "each", "the ensemble"))
-    out.append(_row("Scores", "counts, losses and score histograms", "each", "each", "this report"))
-    if settings.pooled:
-        out.append(_row("Records", "training and validation rows, for pooled only", "each", "nothing", "the ceiling"))
-    else:
-        out.append(_row("Records", "none", "nothing", "nothing", "they stay"))
-    return out
-
-
-def _row(what: str, how_much: str, hub: str, parties: str, why: str) -> dict[str, str]:
-    return {"what": what, "how_much": how_much, "hub": hub, "parties": parties, "why": why}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _version(name: str) -> str:

@@ -51,7 +51,8 @@ class Refusal(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"round {self.round}: {self.sender}: {self.reason}"
+        named = self.reason.startswith(self.sender)
+        return f"round {self.round}: {self.reason if named else f'{self.sender}: {self.reason}'}"
 
 
 def digest(entry: Entry) -> str:

@@ -30,7 +30,7 @@ from comity.ledger import folder as files
 from comity.ledger.record import GENESIS, Entry, check_chain
 
 _SCHEMA = sa.MetaData()
-_ENTRIES = sa.Table(
+ENTRIES = sa.Table(
     "entries",
     _SCHEMA,
     sa.Column("number", sa.Integer, primary_key=True),
@@ -47,7 +47,7 @@ _DRAWERS = sa.Table(
     sa.Column("data", sa.LargeBinary, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
 )
-_STATE = sa.Table(
+STATE = sa.Table(
     "state",
     _SCHEMA,
     sa.Column("id", sa.Integer, primary_key=True),
@@ -145,10 +145,10 @@ class Store:
             LedgerError: its recipe or database is damaged or missing.
         """
         path = Path(folder)
-        with _explained(path, ConfigError):
+        with explained(path, ConfigError):
             store = cls(path, files.take(path), _engine(path / "run.db"))
         try:
-            with _explained(path, ConfigError):
+            with explained(path, ConfigError):
                 store._begin(recipe_json)
         except BaseException:
             store.close()
@@ -166,7 +166,7 @@ class Store:
         after = before.then(generation)
         self._pointer = None
         try:
-            with _explained(self.folder, LedgerError):
+            with explained(self.folder, LedgerError):
                 for sha, data in {sha256(d).hexdigest(): d for d in generation.states.values()}.items():
                     files.write(self._state_file(sha), data)
                 self._commit(generation, after)
@@ -219,7 +219,7 @@ class Store:
             LedgerError: the file does not hold 32 bytes, or cannot be written.
         """
         path = self.folder / "secret"
-        with _explained(self.folder, LedgerError):
+        with explained(self.folder, LedgerError):
             if not path.exists():
                 files.write(path, os.urandom(32), 0o600)
             data = path.read_bytes()
@@ -229,7 +229,7 @@ class Store:
 
     def forget_secret(self) -> None:
         """Remove the secret: at the end of a run nobody needs it."""
-        with _explained(self.folder, LedgerError):
+        with explained(self.folder, LedgerError):
             (self.folder / "secret").unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -259,47 +259,63 @@ class Store:
     def _now(self) -> _Pointer:
         """What the database points to; read once, then remembered."""
         if self._pointer is None:
-            rows = self._rows(sa.select(_STATE))
-            if not rows and self._rows(sa.select(_ENTRIES.c.number).limit(1)):
-                raise LedgerError(f"the state row of {self.folder / 'run.db'} is missing. {_DAMAGED}")
-            if any(not isinstance(r.data, bytes) or sha256(r.data).hexdigest() != r.sha256 for r in rows):
-                raise LedgerError(f"the state row of {self.folder / 'run.db'} does not match its hash. {_DAMAGED}")
-            self._pointer = _Pointer.decode(rows[0].data) if rows else _Pointer()
+            rows = self._rows(sa.select(STATE))
+            some = bool(rows) or bool(self._rows(sa.select(ENTRIES.c.number).limit(1)))
+            self._pointer = pointed(rows, some, self.folder / "run.db")
         return self._pointer
 
     def _commit(self, generation: Generation, after: _Pointer) -> None:
         touched, data = generation.drawers, after.encode()
         with self._engine.begin() as db:
-            _insert(db, _ENTRIES, [_entry_row(e) for e in generation.entries])
+            _insert(db, ENTRIES, [_entry_row(e) for e in generation.entries])
             if touched:
                 db.execute(_DRAWERS.delete().where(_DRAWERS.c.name == sa.bindparam("n")), [{"n": n} for n in touched])
             _insert(db, _DRAWERS, [_drawer_row(n, d) for n, d in touched.items() if d is not None])
-            db.execute(_STATE.delete())
-            _insert(db, _STATE, [{"id": 1, "data": data, "sha256": sha256(data).hexdigest()}])
+            db.execute(STATE.delete())
+            _insert(db, STATE, [{"id": 1, "data": data, "sha256": sha256(data).hexdigest()}])
 
     def _entries(self) -> list[Entry]:
-        rows = self._rows(sa.select(_ENTRIES).order_by(_ENTRIES.c.number))
-        return [_entry(row, self.folder / "run.db") for row in rows]
+        rows = self._rows(sa.select(ENTRIES).order_by(ENTRIES.c.number))
+        return [entry_of(row, self.folder / "run.db") for row in rows]
 
     def _state_file(self, sha: str) -> Path:
-        return self.folder / "states" / f"{sha}.state"
+        return state_path(self.folder, sha)
 
     def _state(self, sha: str) -> bytes:
-        path = self._state_file(sha)
-        with _explained(self.folder, LedgerError):
-            data = path.read_bytes() if path.exists() else None
-        if data is None or sha256(data).hexdigest() != sha:
-            fault = "is missing" if data is None else "does not match the hash in its name"
-            raise LedgerError(f"{path} {fault}. {_DAMAGED}")
-        return data
+        return read_state(self.folder, sha)
 
     def _sweep(self) -> None:
         """Remove what an interrupted or superseded save left behind, by what the database points to."""
         files.sweep(self.folder, {self._state_file(sha) for sha in self._now().states.values()})
 
     def _rows(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
-        with _explained(self.folder, LedgerError), self._engine.connect() as db:
+        with explained(self.folder, LedgerError), self._engine.connect() as db:
             return db.execute(query).all()
+
+
+def pointed(rows: Sequence[sa.Row[Any]], some: bool, db: Path) -> _Pointer:
+    """What the state row says; where there are entries there must be one."""
+    if not rows and some:
+        raise LedgerError(f"the state row of {db} is missing. {_DAMAGED}")
+    if any(not isinstance(r.data, bytes) or sha256(r.data).hexdigest() != r.sha256 for r in rows):
+        raise LedgerError(f"the state row of {db} does not match its hash. {_DAMAGED}")
+    return _Pointer.decode(rows[0].data) if rows else _Pointer()
+
+
+def state_path(folder: Path, sha: str) -> Path:
+    """Where a state of this content lies."""
+    return folder / "states" / f"{sha}.state"
+
+
+def read_state(folder: Path, sha: str) -> bytes:
+    """The state of this content, verified."""
+    path = state_path(folder, sha)
+    with explained(folder, LedgerError):
+        data = path.read_bytes() if path.exists() else None
+    if data is None or sha256(data).hexdigest() != sha:
+        fault = "is missing" if data is None else "does not match the hash in its name"
+        raise LedgerError(f"{path} {fault}. {_DAMAGED}")
+    return data
 
 
 def _engine(path: Path) -> sa.Engine:
@@ -323,11 +339,14 @@ def _entry_row(e: Entry) -> dict[str, Any]:
     return {**named, "facts": encode_tree(e.facts)}
 
 
-def _entry(row: sa.Row[Any], db: Path) -> Entry:
+def entry_of(row: sa.Row[Any], db: Path, *, strict: bool = True) -> Entry:
+    """A row as an entry; where facts cannot be read they are None, or refused if `strict`."""
     try:
         facts = decode_tree(bytes(row.facts))
     except (TypeError, WireError):
-        raise LedgerError(f"ledger entry {row.number} in {db} cannot be read. {_DAMAGED}") from None
+        if strict:
+            raise LedgerError(f"ledger entry {row.number} in {db} cannot be read. {_DAMAGED}") from None
+        facts = None
     return Entry(row.number, row.kind, row.time, facts, row.previous, row.hash)
 
 
@@ -341,7 +360,7 @@ def _drawer_row(name: str, data: bytes) -> dict[str, Any]:
 
 
 @contextmanager
-def _explained(folder: Path, error: type[ComityError]) -> Iterator[None]:
+def explained(folder: Path, error: type[ComityError]) -> Iterator[None]:
     """Turn what the system or the database says into what a person can do."""
     try:
         yield

@@ -1,0 +1,255 @@
+"""What `comity show` and `comity audit` say of a folder: lines of (text, style) pieces."""
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comity.comparison.saved import files_of, holds_outcome, read_model, read_results
+from comity.core.errors import ConfigError, LedgerError, WireError
+from comity.core.tree import leaves
+from comity.core.wire import decode_tree
+from comity.ledger.audit import Audit
+from comity.ledger.history import history
+from comity.ledger.peek import peek
+from comity.report.numbers import count, fixed, metric_name, plural, size
+
+Line = tuple[tuple[str, str], ...]
+"""Pieces of a line: what it says, and "bold", "dim", "ok", "alarm", "joint" or "" for how."""
+
+MARGIN = 11
+BARS = "▁▂▃▄▅▆▇█"
+LONGEST = 40
+MOST = 30
+"""More parties than this are counted, not listed."""
+ROWS = {"test_": ", test rows", "valid_": ", validation rows", "train_": ", training rows", "": ""}
+SCORES = ("roc_auc", "accuracy", "r2", "log_loss", "mse", "loss")
+
+
+def labelled(label: str, *lines: str, style: str = "") -> list[Line]:
+    """A word in the margin and what it stands for; further lines below it."""
+    return [(((label if not i else "").ljust(MARGIN), ""), (text, style)) for i, text in enumerate(lines)]
+
+
+def show_run(found: Audit) -> list[Line]:
+    """A run: how far it is, score, bytes, state, parties, and what to do next."""
+    seen = peek(found.folder)
+    rounds = history(seen.entries[: found.intact])
+    last = f"   last written {_moment(found.times[1])}" if found.times else ""
+    out: list[Line] = [
+        (
+            (found.folder.resolve().name, "bold"),
+            (f"   {found.rounds} {plural('round', found.rounds)} closed{last}", ""),
+        ),
+        (),
+        *_score(rounds),
+        *labelled("bytes", _bytes(found)),
+        *labelled(
+            "state", _state(seen.state("last")) if "last" in seen.files and found.ok else "none that can be read"
+        ),
+        *[line for fault in found.faults for line in labelled("broken", fault, style="alarm")],
+        (),
+        *_parties(found),
+        (),
+    ]
+    return out + _next([(f"comity audit {_path(found.folder)}", "checks the ledger")])
+
+
+def show_comparison(folder: Path) -> list[Line]:
+    """What a comparison's folder holds beside its results, and what to do with it."""
+    files, place = files_of(folder), _path(folder)
+    out: list[Line] = []
+    if "joint" in files[""]:
+        joint = read_model(folder)
+        out += labelled("joint", f"{joint.family}, {_parameters(joint.params)}")
+    own = {party: ways for party, ways in files.items() if party}
+    for i, (party, ways) in enumerate(list(own.items())[:MOST]):
+        named = [f"{party}, {way}: {path.relative_to(folder)}" for way, path in ways.items()]
+        out += [*labelled("models" if not i else "", *named)]
+    if len(own) > MOST:
+        out += labelled("", f"and those of {count(len(own) - MOST)} more parties", style="dim")
+    todo = [
+        (f"comity predict {place} NEW.csv", "applies the joint model to new rows"),
+        (f"comity report {place} --out report.html", "writes the page"),
+    ]
+    runs = runs_of(folder)
+    if runs:
+        out += labelled("runs", f"{count(len(runs))} joint {plural('training', len(runs))} with their ledgers")
+        todo.append((f"comity audit {_path(runs[0])}", "checks the ledger of the chosen one"))
+    return [*out, (), *_next(todo)]
+
+
+def show_audit(found: Audit) -> list[Line]:
+    """An audit: chain, head, recipe, who was heard when, spends, what was revealed."""
+    when = f", {_moment(found.times[0])} to {_moment(found.times[1])}" if found.times else ""
+    entries = f"{count(found.entries)} {plural('entry', found.entries)}, "
+    out: list[Line] = []
+    for i, fault in enumerate(found.faults):
+        out += labelled("ledger" if not i else "", fault.removeprefix("ledger "), style="alarm")
+    if found.faults:
+        out += labelled(
+            "", f"Compare with the copy of another party: comity audit {_path(found.folder)} --against FILE"
+        )
+    else:
+        out.append((("ledger".ljust(MARGIN), ""), (entries, ""), ("chain intact", "ok"), (when, "")))
+    out += labelled("head", f"{found.head}") + (labelled("kept", found.kept, style="ok") if found.kept else [])
+    out += labelled("recipe", _recipe(found)) if found.recipe else []
+    for label, those in (("refused", found.refused), ("dropped", found.dropped)):
+        told = [f"{r.sender}, round {r.round + 1}: {r.reason.removeprefix(r.sender + ': ')}" for r in those[:MOST]]
+        more = [f"and {count(len(those) - MOST)} more"] if len(those) > MOST else []
+        out += labelled(label, *([f"{count(len(those))}   {told[0]}", *told[1:], *more] if those else ["none"]))
+    return [*out, (), *_heard(found), (), *labelled("privacy", found.privacy), *_revealed(found)]
+
+
+def runs_of(folder: Path) -> list[Path]:
+    """The runs in a comparison's folder, the one whose joint model was chosen first."""
+    recipe = str(read_results(folder).get("settings", {}).get("recipe") or "").removeprefix("sha256:")
+    runs = sorted(path.parent for path in folder.rglob("run.db"))
+
+    def other(run: Path) -> bool:
+        text = (run / "recipe.json").read_text(encoding="utf-8") if (run / "recipe.json").exists() else ""
+        return not recipe or recipe not in text
+
+    return sorted(runs, key=other)
+
+
+def refuse_comparison(folder: Path) -> None:
+    """Say which run to name where a comparison was named.
+
+    Raises:
+        ConfigError: the folder holds a comparison.
+    """
+    if holds_outcome(folder):
+        runs = runs_of(folder)
+        hint = f"Name one of its {len(runs)} runs: comity audit {_path(runs[0])}" if runs else "It kept no run."
+        raise ConfigError(f"An audit must be of a run. {folder} holds a comparison. {hint}")
+
+
+def sparkline(values: Sequence[float], width: int = LONGEST) -> str:
+    """Values as bars, from the least to the greatest.
+
+    Example:
+        >>> sparkline([1.0, 2.0, 3.0]), sparkline([2.0, 2.0]), sparkline([])
+        ('▁▅█', '▄▄', '')
+    """
+    if len(values) > width:
+        values = [values[i] for i in np.linspace(0, len(values) - 1, width).round().astype(int)]
+    low, high = (min(values), max(values)) if values else (0.0, 0.0)
+    if high <= low:
+        return BARS[3] * len(values)
+    return "".join(BARS[round((v - low) / (high - low) * (len(BARS) - 1))] for v in values)
+
+
+def _score(rounds: dict[str, list[Any]]) -> list[Line]:
+    """The last score with its course."""
+    for name in (f"{rows}{score}" for rows in ROWS for score in SCORES):
+        taken = [v for v in rounds.get(name, ()) if v is not None and np.isfinite(v)]
+        if taken:
+            rows = next(r for r in ROWS if name.startswith(r))
+            said = f"{fixed(taken[-1])} {metric_name(name.removeprefix(rows))}{ROWS[rows]}   "
+            return [(("score".ljust(MARGIN), ""), (said, ""), (sparkline(taken), "joint"))]
+    return labelled("score", "none was taken")
+
+
+def _bytes(found: Audit) -> str:
+    up, down = found.bytes
+    asked = max(1, sum(p.asked for p in found.parties.values()))
+    each = f"{size(up / asked)} and {size(down / asked)} per round and party"
+    return f"{size(up)} up   {size(down)} down   {each}"
+
+
+def _state(data: bytes) -> str:
+    """Bytes of a saved state, and what the first hub's model holds."""
+    try:
+        hubs: Any = decode_tree(data)
+        method = next(iter(hubs.values()))["method"]
+    except (WireError, StopIteration, KeyError, TypeError, AttributeError):
+        return size(len(data))
+    return _parameters(method["params"] if isinstance(method, dict) and "params" in method else method, len(data))
+
+
+def _parameters(tree: Any, weight: int | None = None) -> str:
+    arrays = [x for _, x in leaves(tree) if isinstance(x, np.ndarray)]
+    raw = sum(len(x) for _, x in leaves(tree) if isinstance(x, bytes))
+    told = [size(sum(x.nbytes for x in arrays) + raw if weight is None else weight)]
+    if arrays:
+        n = sum(x.size for x in arrays)
+        told += [f"{count(n)} {plural('parameter', n)}", "/".join(sorted({x.dtype.name for x in arrays}))]
+    return ", ".join(told)
+
+
+def _parties(found: Audit) -> list[Line]:
+    rows = [
+        (name, f"{p.answered} / {p.asked}", size(p.up), size(p.down), p.error or "none")
+        for name, p in found.parties.items()
+    ]
+    return _table(("party", "answered", "up", "down", "last error"), rows)
+
+
+def _heard(found: Audit) -> list[Line]:
+    def moment(at: float | None) -> str:
+        return "never" if at is None else _moment(at)
+
+    rows = [
+        (name, f"{p.answered} / {p.asked}", size(p.up), size(p.down), moment(p.first), moment(p.last))
+        for name, p in found.parties.items()
+    ]
+    return _table(("party", "answered", "up", "down", "first heard", "last heard"), rows)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[Line]:
+    """Columns as wide as what stands in them; what is wrong in the last one stands out."""
+    wide = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+
+    def line(row: Iterable[str]) -> str:
+        return "   ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True))
+
+    out: list[Line] = [((line(head).rstrip(), "dim"),)]
+    for row in rows[:MOST]:
+        text, last = line((*row[:-1], ""))[: -wide[-1]], row[-1]
+        out.append(((text, ""), (last, "alarm" if last.startswith("round ") else "")))
+    if len(rows) > MOST:
+        out.append(((f"and {count(len(rows) - MOST)} more", "dim"),))
+    return out
+
+
+def _recipe(found: Audit) -> str:
+    """Its hash and the names of its parts."""
+    parts = [str(p.get("class", "")).rpartition(".")[2] for p in _parts(found) if isinstance(p, dict)]
+    return "   ".join([f"sha256:{found.recipe[:8]}", ", ".join(p for p in parts if p)]).rstrip()
+
+
+def _parts(found: Audit) -> list[Any]:
+    try:
+        parts = json.loads(peek(found.folder).recipe)["parts"]
+        return [parts[k] for k in ("method", "combine", "channel", "select")] + list(parts["transforms"])
+    except (ValueError, KeyError, TypeError, LedgerError):
+        return []
+
+
+def _revealed(found: Audit) -> list[Line]:
+    """What a plain channel shows to whom; of others nothing is claimed."""
+    channels = [p.get("class") for p in _parts(found) if isinstance(p, dict)]
+    if "comity.channels.plain.Plain" not in channels:
+        return []
+    to_hub = "to the hub: each party's contribution, who answered, bytes"
+    return labelled("revealed", f"{to_hub}   to parties: what the hub shares")
+
+
+def _next(todo: Sequence[tuple[str, str]]) -> list[Line]:
+    wide = min(60, max(len(command) for command, _ in todo))
+    return labelled("next", *(f"{command.ljust(wide)}   {why}" for command, why in todo), style="dim")
+
+
+def _path(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _moment(at: float) -> str:
+    """A moment in local time, to the minute."""
+    when = datetime.fromtimestamp(at).astimezone()
+    return f"{when.day} {when:%b %Y, %H:%M}"

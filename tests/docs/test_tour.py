@@ -1,0 +1,117 @@
+"""The tour runs, in one namespace and in order; commands that it and the guides show exist with their options."""
+
+import doctest
+import os
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import typer
+
+from comity.cli import app
+from comity.comparison.intervals import interval
+from comity.report.numbers import points
+
+ROOT = Path(__file__).parents[2]
+TOUR = ROOT / "docs" / "tour.md"
+PAGES = [TOUR, *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+FENCE = re.compile(r"^(?:<!-- needs: (\w+) -->\n)?```python\n(.*?)^```", re.M | re.S)
+
+
+def blocks(text: str) -> list[tuple[int, str, str]]:
+    """(line, library that it needs or "", source) of each Python block."""
+    return [(text[: m.start(2)].count("\n"), m[1] or "", m[2]) for m in FENCE.finditer(text)]
+
+
+def played(text: str) -> tuple[str, list[str]]:
+    """Run the blocks in order in one namespace: what went wrong, and the libraries that were missing."""
+    said: list[str] = []
+    names: dict = {"__name__": "__main__"}
+    runner = doctest.DocTestRunner(optionflags=FLAGS, verbose=False)
+    missing = []
+    for line, needs, source in blocks(text):
+        if needs and find_spec(needs) is None:
+            missing.append(needs)
+            continue
+        block = doctest.DocTestParser().get_doctest(source, {}, "tour", str(TOUR), line)
+        assert block.examples, f"line {line + 1}: a block without an example checks nothing"
+        block.globs = names
+        runner.run(block, out=said.append, clear_globs=False)
+    return "".join(said), missing
+
+
+def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrong, missing = played(TOUR.read_text(encoding="utf-8"))
+    assert not wrong, wrong
+    assert os.path.exists("runs/tumours/recipe.json")
+    if missing:
+        pytest.skip(f"all but the blocks that need {', '.join(missing)} ran")
+
+
+def test_every_python_block_of_the_tour_is_found() -> None:
+    text = TOUR.read_text(encoding="utf-8")
+    assert len(blocks(text)) == len(re.findall(r"^```python", text, re.M)) > 15
+
+
+def test_a_wrong_output_and_a_missing_library_are_told() -> None:
+    wrong, missing = played("```python\n>>> x = 1\n\n```\n\n```python\n>>> x + 1\n3\n\n```\n")
+    assert "Got:\n    2" in wrong
+    assert not missing
+    assert played("<!-- needs: no_such_library -->\n```python\n>>> 1\n2\n\n```\n") == ("", ["no_such_library"])
+
+
+def test_the_worked_example_of_the_guide_is_what_comity_computes() -> None:
+    text = (ROOT / "docs" / "guides" / "worth-joining.md").read_text(encoding="utf-8")
+    gains = [0.03, 0.05, 0.02, 0.06, 0.04]
+    for together, words in ((1, "the only gain looked\nat, {}: gains"), (4, "one of four hospitals, {}: within noise")):
+        found = interval(gains, grain=1 / 60, together=together)
+        assert found is not None
+        assert words.format(points(found.to_json())) in text
+    assert "gains of 3, 5, 2, 6 and 4 points in five splits, 60 test records" in text
+
+
+def commands(text: str) -> list[str]:
+    """The lines of shell blocks, and what stands inline, that begin with comity."""
+    shell = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)).splitlines()
+    inline = re.findall(r"(?<!`)`(comity [a-z][^`]*)`(?!`)", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    return [re.split(r" [#>]", line)[0].strip() for line in [*shell, *inline] if line.startswith("comity ")]
+
+
+def complaints(line: str) -> list[str]:
+    """What the command does not know: itself, an option, an argument too many, an option without its value."""
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    _, name, *rest = shlex.split(line)
+    if name not in known:
+        return [f"no command {name}"]
+    params = known[name].params
+    options = {o: p for p in params for o in [*p.opts, *p.secondary_opts] if o.startswith("--")} | {"--help": None}
+    wrong, free = [], 0
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            free += 1
+        elif word not in options:
+            wrong.append(f"{name} has no {word}")
+        elif options[word] is not None and not options[word].is_flag:
+            wrong += [] if rest and not rest.pop(0).startswith("--") else [f"{word} without a value"]
+    takes = sum(p.param_type_name == "argument" for p in params)
+    return wrong + ([f"{name} takes {takes} arguments"] if free > takes and not wrong else [])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_commands_that_are_shown_exist(page: Path) -> None:
+    shown = commands(page.read_text(encoding="utf-8"))
+    assert shown
+    assert not [wrong for line in shown for wrong in complaints(line)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["comity comparee", "comity compare t.csv --tarrget y", "comity compare t.csv --target", "comity audit a b"],
+)
+def test_commands_that_do_not_exist_are_told(line: str) -> None:
+    assert len(complaints(line)) == 1

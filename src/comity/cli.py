@@ -83,6 +83,7 @@ def compare(
     group: Annotated[
         list[str] | None, typer.Option(help="A column by whose words scores are given too; repeat it.")
     ] = None,
+    fair: Annotated[str | None, typer.Option(help="Groups for a fairer model, and its price.")] = None,
     model: Annotated[str, typer.Option(help="auto, linear, mlp or trees.")] = "auto",
     rounds: Annotated[int, typer.Option(help="Rounds of joint training.")] = 30,
     repeats: Annotated[int, typer.Option(help="Random splits; intervals are over them.")] = 5,
@@ -106,7 +107,7 @@ def compare(
     with progress() as update:
         answer = compared(
             table[0] if len(table) == 1 else table, target, party=party, model=model, rounds=rounds, repeats=repeats,
-            seed=seed, pooled=pooled, groups=group or (), unseen=unseen, words_from=words, fill=fill,
+            seed=seed, pooled=pooled, groups=group or (), unseen=unseen, words_from=words, fill=fill, fair=fair,
             dictionary=schema, runs=runs, command=shlex.join(["comity", *_args()]), tell=update,
         )  # fmt: skip
     _kept(answer, json, report)

@@ -43,6 +43,7 @@ class Settings:
         unseen: also train without each party in turn, once, and score there.
         words_from: "open", "hashed" or "dictionary".
         fill: "mean" or "median".
+        fair: the column of groups by which a fairer joint model is trained too; "" for none.
     """
 
     target: str
@@ -56,6 +57,7 @@ class Settings:
     unseen: bool = True
     words_from: str = "open"
     fill: str = "mean"
+    fair: str = ""
 
     def __post_init__(self) -> None:
         families(self.model)
@@ -82,6 +84,7 @@ class Repeat:
         seconds: CPU seconds of one joint training, by party.
         unseen: party to what became of a joint model that it took no part in.
         outcome: what can be used afterwards.
+        fairer: party to its sheets with the fairer joint model; {} where none was trained.
     """
 
     ways: Mapping[str, Mapping[str, Any]]
@@ -91,6 +94,7 @@ class Repeat:
     seconds: Mapping[str, float]
     unseen: Mapping[str, Unseen]
     outcome: Mapping[str, Any]
+    fairer: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,7 @@ def compare(
     unseen: bool = True,
     words_from: str = "open",
     fill: str = "mean",
+    fair: str | None = None,
     dictionary: str | Path | Dictionary | None = None,
     runs: str | Path | None = None,
     title: str | None = None,
@@ -185,6 +190,8 @@ def compare(
         words_from: where words of category columns come from: "open", "hashed" (salted counts, no word seen in
             fewer than 10 rows) or "dictionary".
         fill: what a missing number is taken for: "mean" or "median" (from rounds of counts).
+        fair: a column of groups: also train a joint model in which all groups count alike, with a threshold for
+            each group where there are two classes, and give its price.
         dictionary: a schema.toml: its codes and ranges.
         runs: a folder for the joint runs (recipe, ledger, states) and for the models of the first split.
         title: what to call the data; by default the file's name.
@@ -205,7 +212,8 @@ def compare(
         >>> sorted(answer.results["ways"]), answer.results["question"]["rows"]
         (['alone', 'ensemble', 'joint', 'personal', 'pooled'], 200)
     """
-    settings = Settings(target, party, model, rounds, repeats, seed, pooled, _listed(groups), unseen, words_from, fill)
+    by = _listed(groups, fair)
+    settings = Settings(target, party, model, rounds, repeats, seed, pooled, by, unseen, words_from, fill, fair or "")
     begun = (time.perf_counter(), time.process_time())
     tables, aside = _tables(source, settings)
     hub = _hub(tables, settings, dictionary)
@@ -259,9 +267,10 @@ class _Repeat:
             ceiling = self.hub.pooled(self.families, preparation, self.number, self.epochs)
             ways["pooled"], chosen["pooled"] = self.hub.score(ceiling, self.number), ceiling.family
         unseen = self._unseen(joint) if joint is not None and self.settings.unseen and not self.number else {}
+        fairer = self._fairer(joint) if joint is not None and self.settings.fair else {}
         self.tell("done", 1.0)
         traffic = merged(prepared, joint.traffic) if joint else prepared
-        return Repeat(ways, joint, chosen, traffic, seconds, unseen, outcome)
+        return Repeat(ways, joint, chosen, traffic, seconds, unseen, outcome, fairer)
 
     def _unseen(self, joint: Joint) -> Mapping[str, Unseen]:
         """The chosen joint model, trained anew without each party in turn."""
@@ -275,6 +284,14 @@ class _Repeat:
             found[party] = left_out(self.hub, party, self.schema, joint, rounds=self.settings.rounds, folder=folder)
         self.hub.seconds()  # what this took is no part of the next joint training
         return {party: one for party, one in found.items() if one is not None}
+
+    def _fairer(self, joint: Joint) -> Mapping[str, Any]:
+        """The chosen joint model trained so that all groups count alike."""
+        found = self.hub.joint(
+            joint.trial, self.number, rounds=self.settings.rounds, tell=lambda closed: None,
+            folder=self.folder and self.folder / "fair" / str(self.number), weights=self.hub.weights(self.number),
+        )  # fmt: skip
+        return {} if found is None else self.hub.joint_scores(found, self.number)
 
     def _outcome(self, preparation: Preparation, joint: Joint | None) -> Mapping[str, Any]:
         """The models of this split, as they lie at the parties and the hub."""
@@ -324,16 +341,18 @@ def _tables(source: Any, settings: Settings) -> tuple[Mapping[str, Any], int]:
     return tables, aside
 
 
-def _listed(groups: Sequence[str]) -> tuple[str, ...]:
+def _listed(groups: Sequence[str], fair: str | None) -> tuple[str, ...]:
     if isinstance(groups, str):
         raise ConfigError(f"The 'groups' must be a list of columns. Got '{groups}'. Use ['{groups}'].")
-    return tuple(groups)
+    return tuple(dict.fromkeys([*groups, *([fair] if fair else [])]))
 
 
 def _hub(tables: Mapping[str, Any], settings: Settings, dictionary: str | Path | Dictionary | None) -> Hub:
     known = dictionary if isinstance(dictionary, Dictionary) or dictionary is None else Dictionary.load(dictionary)
     preparing = Preparing(source_of(settings.words_from, known), settings.fill, known)
-    desks = {p: Desk(p, table, settings.target, settings.seed, settings.groups) for p, table in tables.items()}
+    desks = {
+        p: Desk(p, table, settings.target, settings.seed, settings.groups, settings.fair) for p, table in tables.items()
+    }
     return Hub(desks, settings.seed, preparing=preparing)
 
 

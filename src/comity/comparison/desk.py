@@ -6,11 +6,12 @@ prepares and trains stays here, in memory, between queries.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from comity.comparison.fair import resampled
 from comity.comparison.families import LARGEST, Rows, build, chosen, inputs_of, outputs, predictor, rows_of
 from comity.comparison.jury import combined
 from comity.comparison.preparing import bounds_tree, steady
@@ -49,6 +50,7 @@ class Desk:
         target: the column to be predicted.
         seed: of the splits.
         groups: columns by whose words scores are given too.
+        fair: the one of them by which a fairer model is trained; "" for none.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Desk:
     target: str
     seed: int
     groups: tuple[str, ...] = ()
+    fair: str = ""
     _memory: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, metadata={"data": True})
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
@@ -80,6 +83,7 @@ class Desk:
             "score": self._score,
             "personal": self._personal,
             "rows": self._rows,
+            "groups": self._groups,
             "seconds": self._seconds,
         }
         if asked["step"] not in steps:
@@ -205,6 +209,16 @@ class Desk:
         parts = {"train": s.train, "valid": s.valid}
         return Contribution("sample", {k: _row_tree(r) for k, r in parts.items()})
 
+    def _groups(self, asked: Any, round: Round) -> Contribution:
+        """How many training rows each group has."""
+        own = self.words_of(asked["repeat"], self.fair)
+        names, rows = np.unique(own[own != np.array(None)].astype(str), return_counts=True)
+        return Contribution("statistics", dict(zip(names.tolist(), rows.astype(float).tolist(), strict=True)))
+
+    def words_of(self, repeat: int, name: str) -> Any:
+        """(training rows,) the words of a column, None where there is none."""
+        return words(column(self.known[self._memory["indices", repeat][0]], name)).to_numpy()
+
     def _shared_model(self, asked: Any) -> tuple[Split, Preparation, Any]:
         preparation, s = self._prepared(asked["repeat"], asked["without"])
         return s, preparation, _built(asked["family"], preparation, asked["rate"])
@@ -216,7 +230,9 @@ class Desk:
         """The sheets of predictions: on validation rows, on test rows, and on those of each group."""
         tested = self.known[self._memory["indices", repeat][2]]
         groups = {name: _grouped(words(column(tested, name)), test, s.test.y) for name in self.groups}
-        return {"valid": sheet(valid, s.valid.y), "test": sheet(test, s.test.y), "groups": groups}
+        held = self.known[self._memory["indices", repeat][1]]
+        fair = {self.fair: _grouped(words(column(held, self.fair)), valid, s.valid.y)} if self.fair else {}
+        return {"valid": sheet(valid, s.valid.y), "test": sheet(test, s.test.y), "groups": groups, "held": fair}
 
     def _indices(self, schema: Schema, repeat: int) -> tuple[Any, ...]:
         if ("indices", repeat) not in self._memory:
@@ -248,21 +264,28 @@ class Seat:
         model: what is trained.
         repeat: which split.
         without: the party that takes no part; "" where all do.
+        weights: how much a row of each group of the desk's fair column counts; None for all alike.
     """
 
     desk: Desk = field(metadata={"data": True})
     model: Any
     repeat: int
     without: str = field(default="", metadata={"data": True})
+    weights: Mapping[str, float] | None = field(default=None, metadata={"data": True})
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """As `Trainer` on this repeat's training and validation rows."""
         begun = time.process_time()
         s = self.desk.split(self.repeat, self.without)
-        trainer = Trainer(self.model, (s.train.x, s.train.fitted), valid=(s.valid.x, s.valid.fitted))
-        answer = trainer.contribute(shared, local, round, secret)
+        train, counts = s.train, None
+        if self.weights is not None and shared.kind != "score":
+            own = self.desk.words_of(self.repeat, self.desk.fair)
+            drawn, counts = resampled(own, self.weights, round.mine("fair"))
+            train = s.train.take(drawn)
+        trainer = Trainer(self.model, (train.x, train.fitted), valid=(s.valid.x, s.valid.fitted))
+        answer, local = trainer.contribute(shared, local, round, secret)
         self.desk.spent(time.process_time() - begun)
-        return answer
+        return (answer if counts is None else replace(answer, weight=counts)), local
 
 
 def _own(schema: Schema, table: Any) -> Preparation:

@@ -8,6 +8,7 @@ from typing import Any
 from comity.collaboration import Collaboration, Run
 from comity.combine.collect import Collect
 from comity.comparison.desk import Desk, Seat, pooled
+from comity.comparison.fair import weights
 from comity.comparison.families import Fitted, build, candidates, chosen
 from comity.comparison.preparing import Preparing
 from comity.core.errors import ConfigError, TooFewParticipants
@@ -175,15 +176,26 @@ class Hub:
         gradient = [f for f in families if f in GRADIENT]
         return [Trial(f, m, s) for f in gradient for m in candidates(f, *shape) for s in SERVERS]
 
+    def weights(self, repeat: int) -> dict[str, float]:
+        """How much a row of each group counts, so that groups count alike."""
+        return weights(self._ask("groups", repeat=repeat)[0])
+
     def joint(
-        self, trial: Trial, repeat: int, *, rounds: int, folder: Path | None, tell: Callable[[int], None]
+        self,
+        trial: Trial,
+        repeat: int,
+        *,
+        rounds: int,
+        folder: Path | None,
+        tell: Callable[[int], None],
+        weights: Mapping[str, float] | None = None,
     ) -> Joint | None:
         """Train one model jointly; of its rounds, the one that did best on validation rows is kept.
 
         Returns:
             None where training diverged: contributions were no longer numbers, and were refused.
         """
-        seats = {p: Seat(d, trial.model, repeat, self.without) for p, d in self.desks.items()}
+        seats = {p: Seat(d, trial.model, repeat, self.without, weights) for p, d in self.desks.items()}
         step = max(1, rounds // 15)
         fed = Collaboration(
             FedAvg(trial.model, SERVERS[trial.server]),

@@ -48,12 +48,12 @@ def fair(results: Results) -> dict[str, str] | None:
         return None
     gaps = given.get("gap") or {}
     return {
-        "column": label(given["column"]),
+        "column": label(given["column"]) + (f" {label(given['measure'])}" if given.get("measure") == "recall" else ""),
         "how": str(given.get("how") or "groups weighted in training"),
         "joint": numbers.gap(gaps.get("joint")),
         "fair": numbers.gap(gaps.get("fair")),
         "price": numbers.points(given.get("price")),
-        "told": _price(results, given.get("price")),
+        "told": _price(str(given.get("price_metric") or results["metric"]), given.get("price")),
     }
 
 
@@ -62,8 +62,8 @@ def label(column: object) -> str:
     return str(column).replace("_", " ")
 
 
-def _price(results: Results, price: numbers.Interval) -> str:
-    word, points = view.judged(price), f"{numbers.points(price)} points of {numbers.metric_name(results['metric'])}"
+def _price(metric: str, price: numbers.Interval) -> str:
+    word, points = view.judged(price), f"{numbers.points(price)} points of {numbers.metric_name(metric)}"
     told = {
         "undefined": "Its price is not defined.",
         "within noise": f"The price, {points}, is within noise.",

@@ -27,7 +27,8 @@ REPEATS = int(os.environ.get("COMITY_REPEATS", "5"))
 
 
 def adult() -> Path:
-    lines = gzip.open(DATA / "adult" / "adult.data.gz", "rt").read().splitlines()
+    with gzip.open(DATA / "adult" / "adult.data.gz", "rt") as file:
+        lines = file.read().splitlines()
     rows = [line.strip().replace(", ", ",") for line in lines if line.strip() and not line.startswith("age")]
     path = Path(tempfile.mkdtemp()) / "adult.csv"
     path.write_text("\n".join([ADULT, *rows]) + "\n")

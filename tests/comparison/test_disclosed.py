@@ -185,20 +185,24 @@ def test_what_the_joint_model_would_cost() -> None:
     assert costs({}, gains, "roc_auc") == []
 
 
-def told(with_: float, without: float, better: int, others: int) -> list[str]:
-    return harms(
-        {"Ayr": {"gain": 0.1, "loss": {"with": with_, "without": without}, "others": others, "better": better}}
-    )
+def told(with_: float, without: float, better: int, others: int, joint: Interval | None = DOWN) -> list[str]:
+    losses = {"with": with_, "without": without}
+    return harms({"Ayr": {"gain": 0.1, "loss": losses, "others": others, "better": better}}, {"Ayr": joint})
 
 
 def test_who_harms_the_others() -> None:
-    said = ["Without Ayr the joint model fits all others better (their loss falls by 14 %): look at its data."]
+    said = ["Without Ayr the joint model fits all others better (the others' loss falls by 14 %): look at its data."]
     assert told(0.50, 0.43, 3, 3) == told(5e11, 4.3e11, 2, 2) == told(5e-9, 4.3e-9, 3, 3) == said
     assert told(0.50, 0.43, 2, 3) == []  # one other does better with it
     assert told(0.50, 0.48, 3, 3) == []  # by less than a twentieth
     assert told(0.50, 0.43, 1, 1) == []  # of two parties, either may be the odd one
     assert told(0.0, 0.0, 0, 3) == []
-    assert harms({}) == []
+    assert harms({}, {}) == []
+
+
+@pytest.mark.parametrize("joint", [UP, NOISE, None, ONCE])
+def test_nobody_is_accused_whose_own_model_is_no_better_there_than_the_joint_one(joint: Interval | None) -> None:
+    assert told(0.50, 0.43, 3, 3, joint) == []
 
 
 TINY, LESS = Interval(0.003, 0.001, 0.005), Interval(-0.004, -0.005, -0.003)

@@ -282,7 +282,6 @@ class _Repeat:
             self.tell(f"without {party}", 0.86 + 0.14 * i / len(desks))
             folder = self.folder and self.folder / "without" / str(i)
             found[party] = left_out(self.hub, party, self.schema, joint, rounds=self.settings.rounds, folder=folder)
-        self.hub.seconds()  # what this took is no part of the next joint training
         return {party: one for party, one in found.items() if one is not None}
 
     def _fairer(self, joint: Joint) -> Mapping[str, Any]:
@@ -303,6 +302,7 @@ class _Repeat:
 
     def _joint(self, preparation: Preparation) -> tuple[Joint | None, Mapping[str, float]]:
         """Every family, rate and hub optimizer; the least validation loss wins. And the seconds of one training."""
+        self.hub.seconds()  # what other trainings took is no part of this
         trials = self.hub.trials(self.families, preparation)
         best = None
         for i, trial in enumerate(trials):

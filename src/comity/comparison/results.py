@@ -56,10 +56,11 @@ def results(facts: Facts, settings: Any, repeats: Sequence[Any]) -> dict[str, An
     taken = [table.joining(k, p) for k in range(len(repeats)) for p in table.parties]
     influence = _influence(table)
     ordered = {p: gains[p] for p in table.ordered(gains)}
+    joint = {p: table.gains([p], "joint") for p in ordered if "joint" in table.ways}
     said = [
         verdict(ordered, mean_gain, metric=table.headline, called=facts.noun),
-        *costs({p: table.gains([p], "joint") for p in ordered if "joint" in table.ways}, gains, table.headline),
-        *harms(influence),
+        *costs(joint, gains, table.headline),
+        *harms(influence, joint),
     ]
     return {
         "version": 1,

@@ -9,6 +9,8 @@ from comity.report.numbers import metric_name, percent, plural, points, word
 HARMFUL = 0.95
 """A party harms the others if their loss without it is at most this share of that with it."""
 MIN_OTHERS = 2
+MOST = 0.75
+"""The share of the others that must be better off without it."""
 SLIGHT = 0.005
 """A mean of less than half a point, though told from noise, is no reason to join or not to: with enough rows
 every difference can be told from noise."""
@@ -78,18 +80,25 @@ def costs(joint: Mapping[str, Interval | None], gains: Mapping[str, Interval | N
     ]
 
 
-def harms(influence: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A sentence for each party without which the joint model fits all others better, by a twentieth or more.
+def harms(influence: Mapping[str, Mapping[str, Any]], joint: Mapping[str, Interval | None]) -> list[str]:
+    """A sentence for each party without which the joint model fits most others better, by a twentieth or more.
+
+    On few rows that happens by chance on one split, so a party is named only if over all splits the joint
+    model is beyond noise worse at it than its own: what it teaches and what the others teach do not agree.
 
     Args:
         influence: party to what becomes of the others without it, as in the results.
+        joint: party to what the joint model gains over its own, in units of the metric.
     """
     said = []
     for party, one in influence.items():
+        if _weighed(joint.get(party)) != "loses":
+            continue
         with_, without = one["loss"]["with"], one["loss"]["without"]
-        if one["better"] == one["others"] >= MIN_OTHERS and without <= HARMFUL * with_:
+        if one["others"] >= MIN_OTHERS and one["better"] >= MOST * one["others"] and without <= HARMFUL * with_:
+            whom = "all others" if one["better"] == one["others"] else "most others"
             said.append(
-                f"Without {party} the joint model fits all others better (their loss falls by "
+                f"Without {party} the joint model fits {whom} better (the others' loss falls by "
                 f"{percent(1 - without / with_)}): look at its data."
             )
     return said

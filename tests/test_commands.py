@@ -101,7 +101,10 @@ def test_predictions_are_csv(run: Any, kept: Path, patients: Path, tmp_path: Pat
 def test_predictions_of_what_does_not_fit(run: Any, kept: Path, patients: Path, tmp_path: Path) -> None:
     wrong(run("predict", kept, patients, "--party", "Ayrr"), "no party 'Ayrr'", "Did you mean 'Ayr'?")
     wrong(run("predict", kept, patients, "--way", "jiont"), "joint, personal or alone")
-    wrong(run("predict", kept.parent, patients), "no finished comparison", f"Did you mean '{kept}'?")
+    two = tmp_path / "two"
+    for name in ("a", "b"):
+        shutil.copytree(kept, two / name)
+    wrong(run("predict", two, patients), "no finished comparison", f"Name one of {two / 'a'}")
     wrong(run("predict", kept, patients.with_name("patient.csv")), "There is no", "Did you mean 'patients.csv'?")
     wrong(run("predict", kept, patients, "--out", tmp_path), "can be written")
     (tmp_path / "new.csv").write_text("age,outcome\n1,yes\n")
@@ -210,8 +213,22 @@ def test_an_audit_of_a_broken_chain_ends_with_1(run: Any, joint: Path) -> None:
     assert "chain intact" not in ended.out
 
 
+def test_the_folder_that_was_named_to_runs_will_do(run: Any, kept: Path, patients: Path, tmp_path: Path) -> None:
+    """There is one comparison in it."""
+    assert run("predict", kept.parent, patients).out == run("predict", kept, patients).out
+    assert run("show", kept.parent).out == run("show", kept).out
+    assert run("report", kept.parent, "--out", tmp_path / "r.html").code == 0
+
+
+def test_an_audit_of_a_comparison_is_of_the_run_that_was_chosen(run: Any, kept: Path) -> None:
+    chosen = runs_of(kept)[0]
+    assert chosen.parent.name == "repeat-0"
+    ended = run("audit", kept)
+    assert ended.code == 0
+    assert ended.out == f"run        {chosen}\n" + run("audit", chosen).out
+
+
 def test_an_audit_of_something_else(run: Any, kept: Path, joint: Path, tmp_path: Path) -> None:
-    wrong(run("audit", kept), "holds a comparison", "comity audit ")
     wrong(run("audit", tmp_path / "nowhere"), "must be the folder of a run")
     wrong(run("audit", joint, "--against", tmp_path / "none.txt"), "must be in a file or a run's folder")
 

@@ -176,16 +176,16 @@ def report(
 
 @app.command()
 def audit(
-    folder: Annotated[Path, typer.Argument(help="A run's folder.")],
+    folder: Annotated[Path, typer.Argument(help="A run's folder, or a comparison's for its chosen run.")],
     against: Annotated[Path | None, typer.Option(help="A file with a head that was kept, or a copy's folder.")] = None,
 ) -> None:
     """Check the ledger of a run: is it whole, who was heard when, what was spent."""
     from comity.comparison import shown
     from comity.ledger.audit import audit as audited
 
-    shown.refuse_comparison(folder)
-    found = audited(folder, against=against)
-    _print(shown.show_audit(found))
+    run = shown.run_of(folder)
+    found = audited(run, against=against)
+    _print([*([((f"{'run':<11}{run}", ""),)] if run != folder else []), *shown.show_audit(found)])
     _left(found.ok)
 
 

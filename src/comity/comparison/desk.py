@@ -265,6 +265,8 @@ class Seat:
         repeat: which split.
         without: the party that takes no part; "" where all do.
         weights: how much a row of each group of the desk's fair column counts; None for all alike.
+        complete: do all take part? So much of `without` is in the recipe, and no name.
+        fair: are there weights?
     """
 
     desk: Desk = field(metadata={"data": True})
@@ -272,6 +274,12 @@ class Seat:
     repeat: int
     without: str = field(default="", metadata={"data": True})
     weights: Mapping[str, float] | None = field(default=None, metadata={"data": True})
+    complete: bool = field(init=False)
+    fair: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "complete", not self.without)
+        object.__setattr__(self, "fair", self.weights is not None)
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """As `Trainer` on this repeat's training and validation rows."""

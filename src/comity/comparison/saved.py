@@ -134,7 +134,8 @@ def read(folder: str | Path) -> Outcome:
         ConfigError: the folder holds no outcome.
         LedgerError: names the file that does not match its hash.
     """
-    path, index = Path(folder), _index(Path(folder))
+    path = within(folder)
+    index = _index(path)
     shared = _model(path, index["joint"]) if index["joint"] else None
     joint = None if shared is None else {"family": shared.family, "rate": shared.rate, "params": shared.params}
     preparation = decode_tree(_verified(_file(path, index["preparation"]), index["preparation"]))
@@ -151,7 +152,7 @@ def read_results(folder: str | Path) -> dict[str, Any]:
         ConfigError: the folder holds no outcome.
         LedgerError: they do not match their hash.
     """
-    path = Path(folder)
+    path = within(folder)
     found: dict[str, Any] = json.loads(_verified(path / RESULTS, _index(path)["results"]))
     return found
 
@@ -168,7 +169,7 @@ def read_model(folder: str | Path, party: str | None = None, way: str | None = N
         ConfigError: no outcome there, no such party, or no such model.
         LedgerError: names the file that does not match its hash.
     """
-    path = Path(folder)
+    path = within(folder)
     _check_way(way, party)
     if path.is_file() and path.name not in (INDEX, RESULTS):
         return _handed_out(path, party, way)
@@ -191,9 +192,17 @@ def files_of(folder: str | Path) -> dict[str, dict[str, Path]]:
     Raises:
         ConfigError: the folder holds no outcome.
     """
-    path, index = Path(folder), _index(Path(folder))
+    path = within(folder)
+    index = _index(path)
     named = {"": {"joint": index["joint"]} if index["joint"] else {}, **index["parties"]}
     return {party: {way: _file(path, name) for way, name in own.items()} for party, own in named.items()}
+
+
+def within(folder: str | Path) -> Path:
+    """The comparison's folder: this one, or the only one in it, as where `compare(..., runs=folder)` put it."""
+    path = Path(folder)
+    inside = [] if holds_outcome(path) else [file.parent for file in path.glob(f"*/{INDEX}")]
+    return inside[0] if len(inside) == 1 else path
 
 
 def holds_outcome(folder: str | Path) -> bool:
@@ -282,7 +291,11 @@ def _index(path: Path) -> dict[str, Any]:
     if not holds_outcome(path):
         what = "a run, not a comparison" if (path / "run.db").exists() else "no finished comparison"
         inside = sorted(file.parent for file in path.glob(f"*/{INDEX}"))
-        hint = f"Did you mean '{inside[0]}'?" if inside else "Name the folder that comity compare --runs printed."
+        hint = (
+            f"Name one of {', '.join(map(str, inside[:5]))}."
+            if inside
+            else "Name the folder that comity compare --runs printed."
+        )
         raise ConfigError(f"The folder must be one that a comparison wrote. {path} holds {what}. {hint}")
     try:
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))

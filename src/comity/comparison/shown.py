@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from comity.comparison.saved import files_of, holds_outcome, read_model, read_results
+from comity.comparison.saved import files_of, holds_outcome, read_model, read_results, within
 from comity.core.errors import ConfigError, LedgerError, WireError
 from comity.core.tree import leaves
 from comity.core.wire import decode_tree
@@ -61,6 +61,7 @@ def show_run(found: Audit) -> list[Line]:
 
 def show_comparison(folder: Path) -> list[Line]:
     """What a comparison's folder holds beside its results, and what to do with it."""
+    folder = within(folder)
     files, place = files_of(folder), _path(folder)
     out: list[Line] = []
     if "joint" in files[""]:
@@ -117,16 +118,19 @@ def runs_of(folder: Path) -> list[Path]:
     return sorted(runs, key=other)
 
 
-def refuse_comparison(folder: Path) -> None:
-    """Say which run to name where a comparison was named.
+def run_of(folder: Path) -> Path:
+    """The run to be audited: this folder, or where it holds a comparison the run whose joint model was chosen.
 
     Raises:
-        ConfigError: the folder holds a comparison.
+        ConfigError: the comparison kept no run.
     """
-    if holds_outcome(folder):
-        runs = runs_of(folder)
-        hint = f"Name one of its {len(runs)} runs: comity audit {_path(runs[0])}" if runs else "It kept no run."
-        raise ConfigError(f"An audit must be of a run. {folder} holds a comparison. {hint}")
+    place = within(folder)
+    if not holds_outcome(place):
+        return folder
+    runs = runs_of(place)
+    if not runs:
+        raise ConfigError(f"An audit must be of a run. The comparison in {folder} kept none: it had no joint way.")
+    return runs[0]
 
 
 def sparkline(values: Sequence[float], width: int = LONGEST) -> str:

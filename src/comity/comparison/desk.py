@@ -14,7 +14,7 @@ import numpy as np
 from comity.comparison.fair import resampled
 from comity.comparison.families import LARGEST, Rows, build, chosen, inputs_of, outputs, predictor, rows_of
 from comity.comparison.jury import combined
-from comity.comparison.preparing import bounds_tree, steady
+from comity.comparison.preparing import bounds_tree, full, steady, thin
 from comity.comparison.sheet import sheet
 from comity.comparison.tuning import personalised
 from comity.core.contribution import Contribution, Tree
@@ -142,7 +142,9 @@ class Desk:
     def _words(self, asked: Any, round: Round) -> Contribution:
         schema = Schema.from_tree(asked["schema"])
         rows = self._train_rows(schema, asked["repeat"])
-        return Contribution("statistics", respond(rows, schema, asked["step"], asked, self._salt))
+        question = {**asked, "allowed": full(asked["allowed"])} if asked["step"] == "reveal" else asked
+        said = respond(rows, schema, asked["step"], question, self._salt)
+        return Contribution("statistics", thin(said) if asked["step"] == "hashed" else said)
 
     def _bounds(self, asked: Any, round: Round) -> Contribution:
         schema = Schema.from_tree(asked["schema"])

@@ -101,9 +101,33 @@ def _bounds_of(tree: Mapping[str, Any]) -> Array:
     return np.where(tree["known"], tree["ends"], np.nan)
 
 
+def thin(columns: Mapping[str, Array]) -> dict[str, Any]:
+    """Arrays that are mostly 0, counts of hashed words for one, by what is not: {"at", "value", "size"} for each."""
+    return {name: _thin(x) for name, x in columns.items()}
+
+
+def _thin(x: Array) -> Any:
+    if 8 * np.count_nonzero(x) > x.size:
+        return x
+    at = np.flatnonzero(x).astype(np.int32)
+    return {"at": at, "value": x[at], "size": x.size}
+
+
+def full(columns: Mapping[str, Any]) -> dict[str, Array]:
+    """What `thin` was given: (buckets,) for each column."""
+    return {name: _full(x) if isinstance(x, Mapping) else x for name, x in columns.items()}
+
+
+def _full(x: Mapping[str, Any]) -> Array:
+    out = np.zeros(x["size"], x["value"].dtype)
+    out[x["at"]] = x["value"]
+    return out
+
+
 def _list_of(ask: Ask) -> Callable[[str, Mapping[str, Any]], Sequence[Any]]:
     def answers(step: str, question: Mapping[str, Any]) -> Sequence[Any]:
-        said = ask(step, None, **question)
-        return [said[party] for party in sorted(said)]
+        asked = {**question, "allowed": thin(question["allowed"])} if step == "reveal" else question
+        said = ask(step, None, **asked)
+        return [full(said[party]) if step == "hashed" else said[party] for party in sorted(said)]
 
     return answers

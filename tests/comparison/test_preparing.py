@@ -1,0 +1,107 @@
+"""One preparation for all: where words come from, what fills a gap, and what travels for it."""
+
+from typing import Any
+
+import numpy as np
+import polars
+import pytest
+
+import comity as co
+from comity.comparison.desk import Desk
+from comity.comparison.hub import Hub
+from comity.comparison.preparing import Preparing, full, thin
+from comity.core.errors import ConfigError
+from comity.data.prepare import Preparation, merge_moments, merge_vocabularies, moments, vocabulary
+from comity.data.vocabularies import Hashed, Open
+
+
+def tables() -> dict[str, Any]:
+    out = {}
+    for i, party in enumerate(("Ayr", "Bern", "Como")):
+        rng = np.random.default_rng(i)
+        dose = np.where(rng.random(120) < 0.2, None, rng.lognormal(size=120).round(3))
+        word = rng.choice(["red", "green", "blue", f"only {party}"], 120, p=[0.4, 0.3, 0.28, 0.02])
+        columns = {"dose": dose.tolist(), "age": rng.integers(20, 90, 120), "word": word, "y": rng.integers(0, 2, 120)}
+        out[party] = polars.DataFrame(columns)
+    return out
+
+
+def prepared(preparing: Preparing) -> tuple[Hub, Any, Preparation, Any]:
+    hub = Hub({p: Desk(p, t, "y", 0) for p, t in tables().items()}, 0, preparing=preparing)
+    schema, _, _ = hub.describe("y")
+    made, traffic = hub.prepare(schema, 0)
+    return hub, schema, made, traffic
+
+
+def train_rows(hub: Hub, schema: Any) -> Any:
+    return polars.concat([desk.known[desk._indices(schema, 0)[0]] for desk in hub.desks.values()])
+
+
+def test_means_and_open_words_are_those_of_the_pooled_training_rows() -> None:
+    hub, schema, made, _ = prepared(Preparing())
+    rows = train_rows(hub, schema)
+    want = Preparation.of(
+        schema, merge_moments([moments(rows, schema)]), merge_vocabularies([vocabulary(rows, schema)])
+    )
+    assert made.names == want.names
+    np.testing.assert_allclose(made.mean, want.mean, rtol=1e-9)
+    np.testing.assert_allclose(made.scale, want.scale, rtol=1e-9)
+
+
+def test_a_gap_is_filled_with_the_pooled_median() -> None:
+    hub, schema, made, _ = prepared(Preparing(fill="median"))
+    known = train_rows(hub, schema)["dose"].drop_nulls().to_numpy()
+    median = float(np.quantile(known, 0.5, method="inverted_cdf"))
+    i = schema.numbers.index("dose")
+    gap, placed = (
+        made.inputs(polars.DataFrame({"dose": [value], "age": [50], "word": ["red"]}))[0, made.names.index("dose")]
+        for value in (None, median)
+    )
+    assert gap == pytest.approx(placed, abs=1e-3)
+    assert not made.logged[i] or gap != 0
+
+
+def test_words_that_are_rare_over_all_are_never_named() -> None:
+    _, _, made, _ = prepared(Preparing(words=Hashed(minimum=10)))
+    _, _, openly, _ = prepared(Preparing(words=Open()))
+    assert not any("only" in name for name in made.names)
+    assert {n for n in openly.names if n.startswith("word=")} >= {n for n in made.names if n.startswith("word=")}
+
+
+def test_hashed_counts_travel_by_what_is_not_zero() -> None:
+    _, _, _, hashed = prepared(Preparing(words=Hashed(minimum=10)))
+    assert max(hashed.up.values()) < 10_000
+
+
+@pytest.mark.parametrize(
+    "x", [np.zeros(100, bool), np.eye(1, 300, 7)[0], np.arange(5), np.ones(64), np.zeros((2, 900))]
+)
+def test_thin_arrays_come_back_bit_for_bit(x: Any) -> None:
+    got = full(thin({"at": x, "value": x, "size": x}))["at"]
+    assert got.dtype == x.dtype
+    np.testing.assert_array_equal(got, x)
+
+
+def test_another_fill_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'mean' or 'median'"):
+        Preparing(fill="zero")
+    with pytest.raises(ConfigError, match="Did you mean 'hashed'"):
+        co.compare(tables(), "y", words_from="hashd")
+
+
+def test_what_it_reveals_is_reported() -> None:
+    answer = co.compare(
+        tables(),
+        "y",
+        model="linear",
+        rounds=2,
+        repeats=2,
+        unseen=False,
+        words_from="hashed",
+        fill="median",
+        pooled=False,
+    )
+    told = {row["what"]: row["how_much"] for row in answer.results["revealed"]}
+    assert "bucket" in told["Words in category columns"]
+    assert "rounds of counts" in told["Medians"]
+    assert any("Medians" in leaf["what"] for leaf in answer.results["protection"]["leaves"])

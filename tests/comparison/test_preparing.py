@@ -73,9 +73,7 @@ def test_hashed_counts_travel_by_what_is_not_zero() -> None:
     assert max(hashed.up.values()) < 10_000
 
 
-@pytest.mark.parametrize(
-    "x", [np.zeros(100, bool), np.eye(1, 300, 7)[0], np.arange(5), np.ones(64), np.zeros((2, 900))]
-)
+@pytest.mark.parametrize("x", [np.zeros(100, bool), np.eye(1, 300, 7)[0], np.arange(5), np.ones(64)])
 def test_thin_arrays_come_back_bit_for_bit(x: Any) -> None:
     got = full(thin({"at": x, "value": x, "size": x}))["at"]
     assert got.dtype == x.dtype

@@ -173,7 +173,7 @@ def test_names_are_never_markup(sample, kind):
     ways = {w: {"groups": {EVIL: s["groups"]["under 50"]}, "gap": s["gap"]} for w, s in age["ways"].items()}
     results["groups"] = {EVIL: {"values": {EVIL: 7, "other": 3}, "ways": ways, "why": {"other": EVIL}}}
     results["fair"] = {**full["fair"], "column": EVIL, "how": EVIL}
-    results["unseen"] = {EVIL: {"score": {EVIL: 0.5, results["metric"]: 0.5}, "alone": 0.4}}
+    results["unseen"] = {EVIL: {EVIL: 0.5, results["metric"]: 0.5, "alone": 0.4}}
     results["cost"] = {"parties": {EVIL: {"seconds": 1.0, "watt_hours": 0.01}}, "assumed_watts": 15.0}
     leaves = [dict.fromkeys(("what", "to", "why", "form"), EVIL)]
     results["protection"] = {"leaves": leaves, "stays": [EVIL], "legal_note": EVIL}

@@ -150,7 +150,7 @@ def test_a_fairer_model_has_its_price(sample, price, said):
 
 def test_a_newcomer_is_told_beside_its_own_model(sample):
     results = sample.full()
-    results["unseen"]["Lyon"]["score"]["roc_auc"] = None
+    results["unseen"]["Lyon"]["roc_auc"] = None
     found = text(part(page(results), "unseen"))
     assert "better than each hospital’s own model at two of three hospitals" in found
     assert "Zurich 0.826 0.794 +3.2" in found
@@ -160,7 +160,7 @@ def test_a_newcomer_is_told_beside_its_own_model(sample):
 
 def test_a_newcomer_that_nobody_can_score(sample):
     results = sample.full()
-    results["unseen"] = {"Bern": {"score": {"roc_auc": None}, "alone": None}}
+    results["unseen"] = {"Bern": {"roc_auc": None, "alone": None}}
     found = text(part(page(results), "unseen"))
     assert "Neither can be scored there." in found
     assert "Bern – – –" in found

@@ -160,7 +160,7 @@ def _unseen(table: Table) -> dict[str, Any]:
     """The joint model at each party that took no part in it, on the first split."""
     found = table.repeats[0].unseen
     alone = {p: table.party(0, "alone", p)[table.headline] for p in table.parties}
-    return {p: {"score": metrics(one.there["test"]), "alone": alone[p]} for p, one in sorted(found.items())}
+    return {p: {**metrics(one.there["test"]), "alone": alone[p]} for p, one in sorted(found.items())}
 
 
 def _influence(table: Table) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _card_scores(scores: Mapping[str, Any], before: str = "") -> Iterator[tuple[
 
 def _unseen_row(results: Results, name: str) -> dict[str, Any]:
     given = results["unseen"][name]
-    scores = {metric: _interval(value) for metric, value in (given.get("score") or {}).items()}
+    scores = {metric: _interval(value) for metric, value in given.items() if metric != "alone"}
     joint, alone = scores.get(results["metric"]), _interval(given.get("alone"))
     a, b = numbers.known(alone), numbers.known(joint)
     gain = {"mean": b[0] - a[0]} if a and b else None

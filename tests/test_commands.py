@@ -123,7 +123,7 @@ def test_show_of_a_comparison(run: Any, kept: Path) -> None:
     ended = run("show", kept)
     assert (ended.code, ended.err) == (0, "")
     assert "gain from joining" in ended.out
-    assert "joint      linear, 24 B, 6 parameters, float32" in ended.out
+    assert "joint      linear, 72 B, 18 parameters, float32" in ended.out
     own = files_of(kept)["Ayr"]["personal"]
     assert f"Ayr, personal: models/{own.name}" in ended.out
     runs = list(kept.rglob("run.db"))
@@ -146,7 +146,7 @@ def test_show_of_a_run(run: Any, joint: Path) -> None:
     found = co.audit(joint)
     assert ended.out.startswith("joint   3 rounds closed   last written ")
     assert re.search(r"^score      \d\.\d{3} accuracy, validation rows   [▁▂▃▄▅▆▇█]{3}$", ended.out, re.M)
-    assert re.search(r"^state      \d+ B, 6 parameters, float32$", ended.out, re.M)
+    assert re.search(r"^state      \d+ B, 18 parameters, float32$", ended.out, re.M)
     assert re.search(r"^Ayr     3 / 3      .* kB   .* kB   none$", ended.out, re.M)
     assert f"comity audit {joint}" in ended.out
     assert found.parties["Ayr"].answered == 3

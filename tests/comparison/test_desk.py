@@ -12,7 +12,7 @@ from comity.adapters.numpy import Linear
 from comity.comparison import families
 from comity.comparison.compare import Settings, _Repeat, _silent
 from comity.comparison.desk import Desk, _said
-from comity.comparison.families import Rows, chosen, improved, outputs
+from comity.comparison.families import Rows, bent, chosen, improved, outputs, width
 from comity.comparison.hub import Hub, Trial
 from comity.comparison.jury import combined
 from comity.comparison.sheet import loss, total
@@ -181,9 +181,9 @@ def test_the_ensemble_combines_what_each_says_as_validation_rows_choose() -> Non
         for other in hub.desks.values():
             own = other._memory["own", 0]
             prepared = type(preparation).from_tree(own["preparation"])
-            model = Linear(len(prepared.names), 0)
+            model = Linear(width(prepared), 0)
             for part, rows in (("valid", valid), ("test", test)):
-                said[part].append(outputs(model, own["params"], prepared.inputs(rows), prepared))
+                said[part].append(outputs(model, own["params"], bent(prepared, prepared.inputs(rows)), prepared))
         how, together = combined(np.stack(said["valid"]), valid["y"].to_numpy())
         off = together(np.stack(said["test"])) - test["y"].to_numpy()
         assert got[party]["how"] == how
@@ -211,7 +211,7 @@ def test_a_joint_model_that_gets_worse_is_taken_from_before() -> None:
     hub = hub_of(tables(rows=40))
     schema, _, _ = hub.describe("y")
     preparation, _ = hub.prepare(schema, 0)
-    wild = Trial("linear", Linear(len(preparation.names), 2, rate=30.0, batch=8), "FedAvg")
+    wild = Trial("linear", Linear(width(preparation), 2, rate=30.0, batch=8), "FedAvg")
     found = hub.joint(wild, 0, rounds=6, folder=None, tell=lambda closed: None)
     assert found is not None
     assert found.curve[-1] > found.loss

@@ -8,6 +8,7 @@ import pytest
 
 import comity as co
 from comity.comparison.desk import Desk
+from comity.comparison.families import bent, width
 from comity.comparison.hub import Hub
 from comity.comparison.preparing import Preparing, full, thin
 from comity.core.errors import ConfigError
@@ -103,3 +104,17 @@ def test_what_it_reveals_is_reported() -> None:
     assert "bucket" in told["Words in category columns"]
     assert "rounds of counts" in told["Medians"]
     assert any("Medians" in leaf["what"] for leaf in answer.results["protection"]["leaves"])
+
+
+def test_inputs_bend_at_the_mean_and_a_deviation_on_either_side() -> None:
+    _, schema, made, _ = prepared(Preparing())
+    assert schema.numbers == ("age", "dose")
+    i = made.names.index("age")
+    x = np.zeros((3, len(made.names)), np.float32)
+    x[:, i] = (-2.0, 0.5, 9.0)
+    got = bent(made, x)
+    assert got.shape == (3, width(made))
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got[:, : x.shape[1]], x)
+    hinges = got[:, x.shape[1] :].reshape(3, 3, 2)[:, :, 0]
+    np.testing.assert_array_equal(hinges, [[0, 0, 0], [1.5, 0.5, 0], [3, 3, 3]])

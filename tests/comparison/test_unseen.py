@@ -12,7 +12,7 @@ import pytest
 
 from comity.comparison.compare import Settings, _Repeat, _silent
 from comity.comparison.desk import Desk
-from comity.comparison.families import build
+from comity.comparison.families import build, width
 from comity.comparison.hub import Hub, left_out
 from comity.comparison.results import _influence, _unseen
 from comity.comparison.sheet import loss, metrics, total
@@ -66,7 +66,7 @@ def test_the_scores_are_those_of_a_comparison_by_hand_without_the_party(found: A
     if party == "Cork":
         assert "colour=Cork" not in preparation.names
     chosen = found.repeat.joint.trial
-    shape = len(preparation.names), len(found.schema.classes)
+    shape = width(preparation), len(found.schema.classes)
     trial = replace(chosen, model=build(chosen.family, *shape, chosen.rate))
     joint = others.joint(trial, 0, rounds=ROUNDS, folder=None, tell=lambda closed: None)
     assert joint is not None

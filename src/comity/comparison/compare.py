@@ -178,8 +178,8 @@ def compare(
         source: a path (CSV, Parquet), a pandas or polars frame, or {party: path or frame}.
         target: the column to be predicted: classes, or a number.
         party: the column that says whose a row is; left out with a mapping.
-        model: "auto" tries all families: "linear", "mlp" (32 hidden), "trees" (gradient boosting, which
-            has no joint way yet).
+        model: "auto" tries all families: "linear" (which may bend in each number at three knots), "mlp" (the
+            same inputs, 32 hidden) and "trees" (gradient boosting, which has no joint way yet).
         rounds: of joint training.
         repeats: random splits; intervals are 95 % over them (Nadeau and Bengio, 2003).
         seed: of splits, models and training: the same seed gives the same results.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from comity.comparison.fair import resampled
-from comity.comparison.families import LARGEST, Rows, build, chosen, inputs_of, outputs, predictor, rows_of
+from comity.comparison.families import LARGEST, Rows, build, chosen, inputs_of, outputs, predictor, rows_of, width
 from comity.comparison.jury import combined
 from comity.comparison.preparing import bounds_tree, full, steady, thin
 from comity.comparison.sheet import sheet
@@ -306,7 +306,7 @@ def _own(schema: Schema, table: Any) -> Preparation:
 
 def _built(family: str, preparation: Preparation, rate: float = 0.0) -> Any:
     """A model of this shape; the rate matters only where it goes on training."""
-    return build(family, len(preparation.names), len(preparation.schema.classes), rate)
+    return build(family, width(preparation), len(preparation.schema.classes), rate)
 
 
 def _said(member: Any, table: Any) -> Any:

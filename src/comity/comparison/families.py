@@ -23,6 +23,10 @@ CHUNK = 2
 """Epochs between two looks at the validation rows."""
 PATIENCE = 5
 """Looks without progress after which training stops."""
+KNOTS = (-1.0, 0.0, 1.0)
+"""Where inputs may bend: at the mean and a standard deviation on either side."""
+REACH = np.float32(3)
+"""A hinge goes no further."""
 LARGEST = np.float32(1e30)
 """Numbers that trees see end here: the next step to infinity is an error to them."""
 
@@ -71,7 +75,7 @@ class Fitted:
 
 def rows_of(preparation: Preparation, table: Any) -> Rows:
     """All rows of a prepared table."""
-    x, y = preparation.transform(table)
+    x, y = bent(preparation, preparation.inputs(table)), preparation.targets(table)
     fitted = preparation.to_standard(y) if preparation.schema.task == "regression" else y
     return Rows(x, inputs_of("trees", preparation, table), y, fitted)
 
@@ -79,8 +83,29 @@ def rows_of(preparation: Preparation, table: Any) -> Rows:
 def inputs_of(family: str, preparation: Preparation, table: Any) -> Array:
     """The inputs that a family takes, of a table that may lack the target: float32."""
     if family != "trees":
-        return preparation.inputs(table)
+        return bent(preparation, preparation.inputs(table))
     return np.asarray(np.clip(preparation.ordinal(table), -LARGEST, LARGEST))
+
+
+def bent(preparation: Preparation, x: Array) -> Array:
+    """Inputs with hinges, so that what is linear in them may bend in a number (linear splines, degree 1).
+
+    Args:
+        preparation: says which inputs are numbers.
+        x: (rows, inputs) float32 of `preparation.inputs`.
+
+    Returns:
+        (rows, `width`) float32: x, and for each number z and knot k what z is beyond k, at most 3.
+    """
+    names = preparation.names
+    numbers = x[:, [names.index(name) for name in preparation.schema.numbers]]
+    hinges = [np.clip(numbers - np.float32(knot), 0, REACH) for knot in KNOTS]
+    return np.concatenate([x, *hinges], axis=1)
+
+
+def width(preparation: Preparation) -> int:
+    """How many inputs linear models and networks have."""
+    return len(preparation.names) + len(KNOTS) * len(preparation.schema.numbers)
 
 
 def families(model: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from comity.collaboration import Collaboration, Run
 from comity.combine.collect import Collect
 from comity.comparison.desk import Desk, Seat, pooled
 from comity.comparison.fair import weights
-from comity.comparison.families import Fitted, build, candidates, chosen
+from comity.comparison.families import Fitted, build, candidates, chosen, width
 from comity.comparison.preparing import Preparing
 from comity.core.errors import ConfigError, TooFewParticipants
 from comity.core.parts import Combiner
@@ -172,7 +172,7 @@ class Hub:
 
     def trials(self, families: Sequence[str], preparation: Preparation) -> list[Trial]:
         """What is tried for the joint model: families that gradients train, rates, server optimizers."""
-        shape = len(preparation.names), len(preparation.schema.classes)
+        shape = width(preparation), len(preparation.schema.classes)
         gradient = [f for f in families if f in GRADIENT]
         return [Trial(f, m, s) for f in gradient for m in candidates(f, *shape) for s in SERVERS]
 
@@ -261,7 +261,7 @@ def left_out(hub: Hub, party: str, schema: Schema, joint: Joint, *, rounds: int,
     """Prepare and train anew on the first split as `joint` was, without one party; None where it diverged."""
     others = Hub({p: d for p, d in hub.desks.items() if p != party}, hub.seed, party, hub.preparing)
     preparation, _ = others.prepare(schema, 0)
-    shape = len(preparation.names), len(preparation.schema.classes)
+    shape = width(preparation), len(preparation.schema.classes)
     trial = replace(joint.trial, model=build(joint.trial.family, *shape, joint.trial.rate))
     found = others.joint(trial, 0, rounds=rounds, folder=folder, tell=lambda closed: None)
     if found is None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from comity.adapters.threads import one_thread
-from comity.comparison.families import build, inputs_of, outputs
+from comity.comparison.families import build, inputs_of, outputs, width
 from comity.comparison.saved import read_model
 from comity.core.contribution import Array
 from comity.core.errors import ConfigError, nearest
@@ -56,7 +56,7 @@ def predict(folder: str | Path, source: Any, *, party: str | None = None, way: s
     preparation = Preparation.from_tree(model.preparation)  # type: ignore[arg-type]
     table = read_table(source)
     _check(preparation.schema, table, source)
-    shape = len(preparation.names), len(preparation.schema.classes)
+    shape = width(preparation), len(preparation.schema.classes)
     with one_thread():
         x = inputs_of(model.family, preparation, table)
         out = outputs(build(model.family, *shape, model.rate), model.params, x, preparation)

@@ -126,10 +126,14 @@ def test_what_is_said_of_it_by_hand(found: Any) -> None:
         with_ = {p: ways["joint"][p]["test"] for p in others}
         gains = [metrics(without[p])[table.headline] - metrics(with_[p])[table.headline] for p in others]
         assert influence[party]["gain"] == pytest.approx(np.mean(gains))
-        assert influence[party]["loss"]["with"] == pytest.approx(loss(total(list(with_.values()))))
-        assert influence[party]["loss"]["without"] == pytest.approx(loss(total(list(without.values()))))
+        held = [
+            [sheets[p][part] for p in others for part in ("valid", "test")] for sheets in (ways["joint"], mine.others)
+        ]
+        assert influence[party]["loss"]["with"] == pytest.approx(loss(total(held[0])))
+        assert influence[party]["loss"]["without"] == pytest.approx(loss(total(held[1])))
         assert influence[party]["others"] == 2
-        assert influence[party]["better"] == sum(loss(without[p]) < loss(with_[p]) for p in others)
+        pairs = [(total(held[0][i : i + 2]), total(held[1][i : i + 2])) for i in (0, 2)]
+        assert influence[party]["better"] == sum(loss(left) < loss(kept) for kept, left in pairs)
 
 
 def test_nothing_of_it_is_left_in_the_other_ways() -> None:

@@ -166,22 +166,29 @@ def _unseen(table: Table) -> dict[str, Any]:
 def _influence(table: Table) -> dict[str, Any]:
     """What the others' joint model gains where a party takes no part, on the first split.
 
-    `gain` is in units of the headline metric, the mean over the others; `loss` is their mean loss on test rows
-    with the party and without it, `better` for how many of them it is lower without.
+    `gain` is in units of the headline metric, the mean over the others on test rows; `loss` is their mean loss on
+    held-out rows, validation and test, with the party and without it, `better` for how many it is lower without.
     """
     out = {}
     for party, one in sorted(table.repeats[0].unseen.items()):
         others = sorted(one.others)
         without = {p: one.others[p]["test"] for p in others}
         with_ = {p: table.repeats[0].ways["joint"][p]["test"] for p in others}
+        left = {p: _held(one.others[p]) for p in others}
+        kept = {p: _held(table.repeats[0].ways["joint"][p]) for p in others}
         gains = [_minus(metrics(without[p])[table.headline], metrics(with_[p])[table.headline]) for p in others]
         out[party] = {
             "gain": mean(gains),
-            "loss": {"with": loss(total(list(with_.values()))), "without": loss(total(list(without.values())))},
+            "loss": {"with": loss(total(list(kept.values()))), "without": loss(total(list(left.values())))},
             "others": len(others),
-            "better": sum(loss(without[p]) < loss(with_[p]) for p in others),
+            "better": sum(loss(left[p]) < loss(kept[p]) for p in others),
         }
     return out
+
+
+def _held(sheets: Mapping[str, Any]) -> Any:
+    """Validation and test rows together: both models were stopped on the former alike."""
+    return total([sheets["valid"], sheets["test"]])
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

@@ -263,8 +263,8 @@ def test_history_counts_attempts_and_hubs() -> None:
     got = history(ledger)
     assert got == {
         "round": [1, 2],
-        "asked": [4, 2],
-        "accepted": [4, 2],
+        "asked": [2, 2],
+        "accepted": [2, 2],
         "bytes_up": [9, 3],
         "bytes_down": [21, 7],
         "loss": [1.0, 1.5],

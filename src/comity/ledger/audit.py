@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from comity.core.checks import path
 from comity.core.errors import ConfigError, LedgerError
 from comity.core.recipe import canonical
 from comity.ledger.peek import Seen, peek
@@ -120,12 +121,12 @@ def audit(folder: str | Path, *, against: str | Path | None = None) -> Audit:
         >>> found.privacy
         'no privacy mechanism in this recipe'
     """
-    seen = peek(folder)
+    seen = peek(path("folder", "audit", folder), thorough=True)
     intact, broken = _chain(seen.entries, seen.head)
     good = seen.entries[:intact]
-    kept, differs = _against(seen, Path(against)) if against is not None else ("", "")
+    kept, differs = _against(seen, path("against", "audit", against)) if against is not None else ("", "")
     recipe, other = _recipe(seen, good)
-    faults = [broken, other, *_states(seen), differs]
+    faults = [broken, other, *_states(seen), *seen.faults, differs]
     ledger = Ledger.restore(good)
     return Audit(
         folder=seen.folder,
@@ -172,9 +173,9 @@ def _recipe(seen: Seen, entries: Sequence[Entry]) -> tuple[str, str]:
     try:
         body = json.loads(seen.recipe)
         told = body.pop("hash", None)
-    except (ValueError, AttributeError):
+        found = sha256(canonical(body).encode()).hexdigest()
+    except (ValueError, AttributeError, RecursionError):
         return agreed, f"{seen.folder / 'recipe.json'} cannot be read. Restore it from a copy."
-    found = sha256(canonical(body).encode()).hexdigest()
     if agreed and found != agreed:
         return agreed, f"recipe.json does not match the hash that the ledger began with. Got {found[:12]}."
     return (found, "") if told in (None, found) else (found, "recipe.json does not match the hash in it.")

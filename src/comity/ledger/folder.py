@@ -12,9 +12,12 @@ from comity.core.errors import ConfigError, LedgerError
 from comity.core.recipe import differences
 
 _LINES = 10
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ROOM = 65_536
+"""Bytes that the log of a database and its index want at least."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def take(folder: Path) -> int:
@@ -58,6 +61,28 @@ def write(path: Path, data: bytes, mode: int = 0o666) -> None:
     sync(path.parent)
 
 
+def put(path: Path, data: bytes) -> None:
+    """Write what somebody asked for: a file whole or not at all, its folder made; into a device or a pipe as it is.
+
+    Raises:
+        ConfigError: it cannot be written, and why.
+        LedgerError: the disk is full; what lay there is intact.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
+        target = path.resolve()  # a link stays one
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(target, data)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise LedgerError(
+                f"The disk must have room for {path}. It is full. Free some space and run again."
+            ) from error
+        raise ConfigError(f"{path} must be a file that can be written. Got: {error.strerror}. Name another.") from error
+
+
 def sync(folder: Path) -> None:
     """Make the names in a folder durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -88,7 +113,7 @@ def agree(path: Path, recipe_json: str) -> None:
     try:
         text = path.read_text(encoding="utf-8")
         old = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise LedgerError(
             f"{path} must be JSON. It is damaged. Restore it from a copy, or delete the folder."
         ) from None
@@ -104,10 +129,25 @@ def agree(path: Path, recipe_json: str) -> None:
 def complaint(folder: Path, error: OSError) -> str:
     """What a person can do about a folder that cannot be used."""
     safe = "What was saved before is intact."
-    if error.errno in _FULL:
+    named = f" ({error.filename})" if error.filename and str(error.filename) != str(folder) else ""
+    got = f"{error.strerror or error}{named}"
+    if error.errno in _FULL or (error.errno == errno.EIO and _crowded(folder)):
         return f"The disk that holds {folder} must have room. It is full. Free some space and run again. {safe}"
     if error.errno in _CLOSED:
-        return f"{folder} must be a folder that can be written. Got: {error}. Choose another, or allow writing. {safe}"
-    if error.errno in _NO_FOLDER:
-        return f"{folder} must be a folder. There is a file in its place ({error}). Choose another folder."
-    return f"{folder} must be a folder that can be read and written. Got: {error}. Choose another. {safe}"
+        return f"{folder} must be a folder that can be written. Got: {got}. Choose another, or allow writing. {safe}"
+    if error.errno in _NO_FOLDER and not named:
+        return f"{folder} must be a folder. There is a file in its place. Choose another folder."
+    if error.errno == errno.EISDIR:
+        return f"{error.filename} must be a file. There is a folder in its place. Move it away, or choose another."
+    if error.errno in _NO_LOCKS:
+        return f"{folder} must be on a disk where files can be locked. Got: {got}. Choose another disk. {safe}"
+    return f"{folder} must be a folder that can be read and written. Got: {got}. Choose another. {safe}"
+
+
+def _crowded(folder: Path) -> bool:
+    """Has the disk too little room for a database, which then speaks of I/O errors?"""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _ROOM

@@ -23,6 +23,7 @@ class SideSecret:
 
     Attributes:
         root: 32 bytes or more of OS entropy. It is never shown.
+        of: whose it is, derived from the root when it is first needed.
 
     Example:
         >>> secret = SideSecret(bytes(32))
@@ -33,6 +34,7 @@ class SideSecret:
     """
 
     root: bytes
+    of: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.root) < 32:
@@ -49,7 +51,7 @@ class SideSecret:
 
     def side(self, name: str) -> "SideSecret":
         """The secret of one participant, where one process plays all of them."""
-        return SideSecret(self._derive("side", name))
+        return SideSecret(self.root, (*self.of, name))
 
     def sign(self, data: bytes) -> bytes:
         """An Ed25519 signature (RFC 8032) of `data`, 64 bytes."""
@@ -64,8 +66,14 @@ class SideSecret:
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-        seed = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"comity ed25519 identity").derive(self.root)
+        seed = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"comity ed25519 identity").derive(self._key())
         return Ed25519PrivateKey.from_private_bytes(seed)
 
     def _derive(self, *purpose: str) -> bytes:
-        return hmac.digest(self.root, digest(*purpose), "sha256")
+        return hmac.digest(self._key(), digest(*purpose), "sha256")
+
+    def _key(self) -> bytes:
+        key = self.root
+        for name in self.of:
+            key = hmac.digest(key, digest("side", name), "sha256")
+        return key

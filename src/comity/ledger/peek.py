@@ -1,7 +1,8 @@
 """A look at a run's folder: no lock, no recipe, nothing written, while another process may be using it."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -10,7 +11,18 @@ import sqlalchemy as sa
 
 from comity.core.errors import ConfigError, LedgerError
 from comity.ledger.record import Entry
-from comity.ledger.store import ENTRIES, STATE, entry_of, explained, pointed, read_state
+from comity.ledger.store import explained, has_states, read_state
+from comity.ledger.tables import (
+    DRAWERS,
+    ENTRIES,
+    STATE,
+    Pointer,
+    check_drawers,
+    check_sound,
+    entry_of,
+    fingerprint,
+    pointed,
+)
 
 LOOKS = 5
 """How often a folder that changes while it is read is read again."""
@@ -26,6 +38,7 @@ class Seen:
         head: the hash that the last entry must have, as the database has it.
         entries: the ledger, not verified yet (see `check_chain`); facts that cannot be read are None.
         files: state by name to the sha256 of its file.
+        faults: what is wrong with the drawers and the secret, where that was asked for.
     """
 
     folder: Path
@@ -33,6 +46,7 @@ class Seen:
     head: str
     entries: Sequence[Entry]
     files: Mapping[str, str]
+    faults: Sequence[str] = ()
 
     def state(self, name: str) -> bytes:
         """A saved state, its hash checked; the newest one where a process has written another meanwhile.
@@ -51,11 +65,12 @@ class Seen:
         return read_state(self.folder, sha)
 
 
-def peek(folder: str | Path) -> Seen:
+def peek(folder: str | Path, *, thorough: bool = False) -> Seen:
     """Look at a run's folder without holding it.
 
     Args:
         folder: where the run lies.
+        thorough: read every drawer and the pages of the database too.
 
     Raises:
         ConfigError: there is no run in it.
@@ -76,7 +91,7 @@ def peek(folder: str | Path) -> Seen:
     for _ in range(LOOKS):
         live, stamp = _log(db).exists(), _stamp(db)
         try:
-            seen = _look(path, live)
+            seen = _look(path, live, thorough)
         except LedgerError:
             if live or _stamp(db) == stamp:
                 raise
@@ -86,21 +101,42 @@ def peek(folder: str | Path) -> Seen:
     raise LedgerError(f"{path} changed each of {LOOKS} times it was read. Look again when it is quieter.")
 
 
-def _look(folder: Path, live: bool) -> Seen:
+def _look(folder: Path, live: bool, thorough: bool) -> Seen:
     """One look at one moment. Without a log nobody writes, and the database can be read as a plain file."""
     db, recipe = folder / "run.db", folder / "recipe.json"
     mode = "mode=ro" if live else "immutable=1"  # a plain read-only connection leaves files behind
     uri = f"file:{quote(str(db.absolute()))}?{mode}"
     engine = sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=sa.pool.NullPool)
+    begun, faults = has_states(folder), []
     with explained(folder, LedgerError), engine.connect() as connection:
         connection.exec_driver_sql("BEGIN")
+        if thorough:
+            check_sound(connection, db)
         made = sa.inspect(connection).has_table("state")
         pointers = connection.execute(sa.select(STATE)).all() if made else ()
         rows = connection.execute(sa.select(ENTRIES).order_by(ENTRIES.c.number)).all() if made else ()
+        now = pointed(pointers, bool(rows) or begun, db)
+        if thorough and made:
+            faults = [*_drawers(connection, now, db), *_secret(folder, now)]
         connection.rollback()
         text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else ""
-    now = pointed(pointers, bool(rows), db)
-    return Seen(folder, text, now.head, [entry_of(row, db, strict=False) for row in rows], now.states)
+    entries = [entry_of(row, db, strict=False) for row in rows]
+    return Seen(folder, text, now.head, entries, now.states, faults)
+
+
+def _drawers(connection: sa.Connection, now: Pointer, db: Path) -> Iterator[str]:
+    try:
+        check_drawers(connection.execution_options(yield_per=100).execute(sa.select(DRAWERS)), now, db)
+    except LedgerError as error:
+        yield str(error)
+
+
+def _secret(folder: Path, now: Pointer) -> Iterator[str]:
+    """Is it another one? A copy for others has none, and only its owner can read it."""
+    path = folder / "secret"
+    with suppress(OSError):
+        if now.secret and path.exists() and fingerprint(path.read_bytes()) != now.secret:
+            yield f"{path} is not the secret that this run began with. Restore it from a copy."
 
 
 def _log(db: Path) -> Path:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from comity.core.checks import number, refusal, text
 from comity.core.contribution import Tree
 from comity.core.errors import LedgerError
 from comity.core.tree import tree_map
@@ -128,9 +129,17 @@ class Ledger:
 
     @classmethod
     def restore(cls, entries: Iterable[Entry]) -> "Ledger":
-        """A ledger that goes on after `entries`, the first one included. They are not verified here."""
+        """A ledger that goes on after `entries`, the first one included. They are not verified here.
+
+        Raises:
+            ConfigError: something else is among them.
+        """
         ledger = cls()
+        if isinstance(entries, str | bytes) or not isinstance(entries, Iterable):
+            raise refusal("entries", "Ledger.restore", "entries of a ledger", entries)
         for entry in entries:
+            if not isinstance(entry, Entry):
+                raise refusal("entries", "Ledger.restore", "entries of a ledger", entry)
             ledger._add(entry)
         return ledger
 
@@ -144,9 +153,14 @@ class Ledger:
 
         Raises:
             LedgerError: `up` or `down` does not have one number for each name in `asked`.
+            ConfigError: no word, no Tree, or no time.
         """
+        text("kind", "Ledger.append", kind)
+        if not isinstance(facts, Mapping):
+            raise refusal("facts", "Ledger.append", "a Tree of facts by name", facts)
+        time = float(number("time", "Ledger.append", time))
         _check_members(facts)
-        bare = Entry(len(self) + 1, kind, float(time), tree_map(_frozen, facts), self.head, "")
+        bare = Entry(len(self) + 1, kind, time, tree_map(_frozen, facts), self.head, "")
         entry = Entry(bare.number, kind, bare.time, bare.facts, bare.previous, digest(bare))
         self._add(entry)
         return entry
@@ -220,7 +234,7 @@ class Ledger:
         Raises:
             LedgerError: names the first entry that does not match.
         """
-        check_chain(self._entries, head)
+        check_chain(self._entries, head if head is None else text("head", "verify", head, what="a hash in hex digits"))
 
     def _add(self, entry: Entry) -> None:
         facts: Any = entry.facts

@@ -1,24 +1,24 @@
 """The parts put together: check, run, resume, replace."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
 from comity.channels.plain import Plain
+from comity.core.checks import flag, number, path, refusal, seeded, text, whole
 from comity.core.contribution import Tree
 from comity.core.errors import ConfigError, nearest
+from comity.core.fits import data_fits, fits, frozen_fits, listed, listeners, participants_fit
 from comity.core.parts import Channel, Combiner, Method, Participant, Select, Stop, Transform
-from comity.core.recipe import kinds, recipe
+from comity.core.recipe import describe, kinds, recipe
 from comity.core.round import Round
 from comity.core.rules import Parts, check
 from comity.engines.local import Local, Population
-from comity.loop.hub import Event
+from comity.listeners.telling import Listener
 from comity.loop.select import Every, everyone
-from comity.running import Running, Saved
-
-Listener = Callable[[Event], None]
+from comity.running import Running, Saved, left_behind
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Collaboration:
         select: who is asked in a round, and who hears whom.
         stop: ends a run before its last round.
         evaluate: `every(n)` takes scores after every n rounds and at the end; True only at the end; False never.
-        quorum: the share of the cohort that must be accepted for a round to close.
+        quorum: the share of the cohort that must be accepted for a round to close; all where `select` wants all.
         retries: how often a round is tried again before the run stops.
         deadline: seconds a cohort has; None waits for everybody.
         seed: of all public randomness.
@@ -68,26 +68,37 @@ class Collaboration:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int):
-            raise ConfigError(f"The 'seed' must be an int. Got {self.seed!r}.")
+        for name in ("method", "combine", "channel", "stop"):
+            if getattr(self, name) is not None or name not in ("combine", "stop"):
+                fits(name, getattr(self, name))
+        self._keep(transforms=listed("transforms", self.transforms), seed=seeded("", self.seed))
+        self._keep(retries=whole("retries", "", self.retries))
+        self._keep(quorum=number("quorum", "", self.quorum, "[0, 1]", hint="Use 1.0 to ask for everybody."))
+        if self.deadline is not None:
+            self._keep(deadline=number("deadline", "", self.deadline, "(0, inf)", hint="None waits for everybody."))
+        if not isinstance(self.evaluate, bool | Every):
+            raise refusal("evaluate", "", "True, False or every(n)", self.evaluate, "Use co.every(5), for one.")
         if not isinstance(self.participants, Population):
-            if not isinstance(self.participants, Mapping):
-                got = type(self.participants).__name__
-                raise ConfigError(f"The 'participants' must be {{name: participant}} or a Population. Got {got}.")
-            for name in self.participants:
-                _check_name(name)
+            participants_fit(self.participants)
+        fits("combine", self.parts.combiner)
         check(self.parts)
+        fits("select", self.select)
+
+    def _keep(self, **plain: Any) -> None:
+        """Settings as plain Python has them: a generator would be empty at its second use."""
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
     @property
     def parts(self) -> Parts:
         """Everything that both sides of the loop need to know."""
         return Parts(
             method=self.method,
-            combiner=self.combine or self.method.combiner,
+            combiner=self.method.combiner if self.combine is None else self.combine,
             transforms=tuple(self.transforms),
             channel=self.channel,
             select=self.select,
-            quorum=self.quorum,
+            quorum=max(self.quorum, getattr(self.select, "quorum", 0.0)),
             retries=self.retries,
             deadline=self.deadline,
         )
@@ -115,8 +126,15 @@ class Collaboration:
             own["participants"] = {"make": everybody.make}
         else:
             own["participants"] = kinds(list(everybody.values()))
-        own["combine"] = self.combine or self.method.combiner
+        own["combine"] = self.parts.combiner
         return own
+
+    def _known(self) -> Iterable[tuple[str, Participant]]:
+        """Everybody by name; of a population, the first."""
+        everybody = self.participants
+        if isinstance(everybody, Population):
+            return ((name, everybody.find(name)) for name in everybody.names[:1])
+        return everybody.items()
 
     def run(
         self,
@@ -124,7 +142,7 @@ class Collaboration:
         *,
         folder: str | Path | None = None,
         engine: Local | None = None,
-        listen: Listener | None = None,
+        listen: Listener | Sequence[Listener] | None = None,
     ) -> "Run":
         """Run until so many rounds have closed; where the folder holds rounds already, go on after them.
 
@@ -133,20 +151,30 @@ class Collaboration:
             folder: where recipe, ledger and states are kept; None keeps nothing. Saved at most once a
                 second and at the end; a run that was killed ends bit-equal to one left alone.
             engine: what carries; `Local()` by default.
-            listen: is told every event.
+            listen: a function of one event, or a list of them: "round" (closed or not), "score", "saved" (the folder
+                holds everything up to that number of rounds) and, last and always, "end" (closed: no error ended it).
+                A listener that fails is reported as a RuntimeWarning and told no more: what it does changes nothing
+                in the run, which goes on. Use `stop` to end a run.
 
         Raises:
-            ConfigError: no participants, or the folder holds another recipe (the difference is printed).
+            ConfigError: no participants, frozen values that differ, or the folder holds another recipe (the
+                difference is printed).
             TooFewParticipants: a round did not reach its quorum; run the same again to go on.
             LedgerError: what the folder holds does not match its hashes.
         """
-        if not (isinstance(rounds, int) and not isinstance(rounds, bool) and rounds >= 0):
-            raise ConfigError(f"The 'rounds' must be an int >= 0. Got {rounds!r}.")
+        rounds = whole("rounds", "run", rounds)
+        folder = None if folder is None else path("folder", "run", folder)
+        engine = Local() if engine is None else engine
+        fits("engine", engine)
+        told = listeners(listen)
         if not len(self.participants):
             raise ConfigError("A run needs participants. Got none. Give {name: co.Trainer(...)}.")
+        for name, participant in self._known():
+            data_fits(name, participant)
+            frozen_fits(self.method, name, participant)
         agreed = recipe(self)
         with Saved.open(folder, agreed) as saved:
-            running = Running(self, engine or Local(), saved, agreed["hash"], listen)
+            running = Running(self, engine, saved, agreed["hash"], told)
             running.until(rounds)
             return Run(running)
 
@@ -184,16 +212,15 @@ class Run:
         return self._shared(self._best or self._states)
 
     def _shared(self, states: Mapping[str, Any]) -> Any:
-        trees = {h: self._method.share(s.method, "", _at(self._last, h)).value for h, s in states.items()}
-        return next(iter(trees.values())) if len(trees) == 1 else trees
+        return _shared(self._method, states, self._last)
 
     @property
     def history(self) -> Any:
         """A polars frame with one row for each closed round.
 
-        Its columns: `round` (counted from 1), `asked` and `accepted` (participants), `bytes_up` and `bytes_down`
-        (everything since the close of the round before, scores and failed attempts included), and each metric,
-        null where it was not taken.
+        Its columns: `round` (counted from 1), `asked` and `accepted` (participants, each once however many hubs hear
+        it), `bytes_up` and `bytes_down` (everything since the close of the round before, scores and failed attempts
+        included), and each metric, null where it was not taken.
 
         Raises:
             ConfigError: polars is not installed.
@@ -209,13 +236,46 @@ class Run:
         Raises:
             ConfigError: there is no such participant.
         """
+        text("name", "local", name, what="the name of a participant")
         return self._sites.kept(name, self._receipts.get(name))
 
 
-def _at(round: Round, hub: str) -> Round:
-    return replaced(round, hub=hub)
+def _shared(method: Method, states: Mapping[str, Any], last: Round) -> Any:
+    trees = {hub: method.share(s.method, "", replaced(last, hub=hub)).value for hub, s in states.items()}
+    return next(iter(trees.values())) if len(trees) == 1 else trees
 
 
-def _check_name(name: Any) -> None:
-    if not (isinstance(name, str) and name and name.isprintable()):
-        raise ConfigError(f"A participant's name must be printable text. Got {name!r}.")
+def load(folder: str | Path, method: Method, *, best: bool = False) -> Any:
+    """What a run shared at its end, read from its folder: for predictions, or as the `start` of another run.
+
+    The folder is only read; the run may be going on. What a state means is known to the method alone, so it comes from
+    the caller, with the model that it had then.
+
+    Args:
+        folder: of a run.
+        method: of the kind that ran in it.
+        best: what it shared when the validation loss was lowest; the last where there was no validation.
+
+    Returns:
+        A Tree, as `run.shared` (or `run.best`); {hub: Tree} where there were several hubs.
+
+    Raises:
+        ConfigError: no run in it, or one of another method.
+        LedgerError: what it holds does not match its hashes.
+
+    Example:
+        >>> import tempfile, numpy as np, comity as co
+        >>> data, model = (np.eye(4, dtype="float32"), np.array([0, 0, 1, 1])), co.Linear(inputs=4, classes=2)
+        >>> sites = {name: co.Trainer(model, data) for name in ("a", "b")}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     first = co.Collaboration(co.FedAvg(model), sites).run(rounds=3, folder=folder)
+        ...     warm = co.FedAvg(model, start=co.load(folder, co.FedAvg(model)))
+        >>> np.array_equal(warm.init(co.Round("", 0))["params"]["0.weight"], first.shared["0.weight"])
+        True
+    """
+    fits("method", method)
+    states, last, agreed = left_behind(path("folder", "load", folder), "best" if flag("best", "load", best) else "last")
+    was, got = agreed["parts"]["method"].get("class"), describe(method).get("class")
+    if was != got:
+        raise ConfigError(f"The 'method' of load must be a {was}, which ran in {folder}. Got a {got}. Use that.")
+    return _shared(method, states, last)

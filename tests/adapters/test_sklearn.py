@@ -226,7 +226,7 @@ def test_fingerprint_tells_settings_apart():
     b = EstimatorModel(LogisticRegression(C=2.0), classes=(0, 1)).fingerprint()
     assert a["class"] == "sklearn.linear_model._logistic.LogisticRegression"
     assert {k for k in a if a[k] != b[k]} == {"params"}
-    assert SklearnModel(SGDClassifier(), classes=None, inputs=2).fingerprint()["inputs"] == 2
+    assert SklearnModel(SGDRegressor(), classes=None, inputs=2).fingerprint()["inputs"] == 2
 
 
 def test_breast_cancer_histogram_trees_with_one_hundred_iterations():

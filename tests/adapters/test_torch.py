@@ -372,7 +372,7 @@ def test_load_copies_parameters_and_averaged_buffers_or_nothing():
         (new, nn.Linear(6, 8), "Got none"),
         ({k: v for k, v in new.items() if k != "1.bias"}, net, "must be named"),
         ({**new, "extra": 1.0}, net, "extra"),
-        (None, net, "NoneType"),
+        (None, net, "Got None"),
     ):
         with pytest.raises(ConfigError, match=words):
             m.load(target, tree)

@@ -153,3 +153,14 @@ def test_time_left_is_told_only_after_some_progress():
     assert terminal.time_left(30.0, 0.01) == ""
     assert terminal.time_left(1.0, 0.5) == ""
     assert terminal.time_left(91.0, 0.5) == "0:01:31 left"
+
+
+def test_a_line_that_is_too_wide_is_broken_at_words() -> None:
+    said = [("head       ", ""), ("one two three four five six", "alarm")]
+    assert terminal.folded(said, 80) == [said]
+    assert terminal.folded(said, 25) == [
+        [("head       ", ""), ("one two three", "alarm")],
+        [("           ", ""), ("four five six", "alarm")],
+    ]
+    for kept in ([("party   answered   up", "")], [("next       ", ""), ("comity audit FOLDER", "dim")], []):
+        assert terminal.folded(kept, 12) == [kept]

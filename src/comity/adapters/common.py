@@ -5,11 +5,14 @@ from typing import Any, cast
 
 import numpy as np
 
+from comity.core.checks import number, shown, whole
 from comity.core.contribution import Array, Metrics, Tree
 from comity.core.errors import ConfigError, nearest
 from comity.core.parts import Step
 from comity.core.round import Round
 from comity.core.tree import Layout, ravel
+
+_WITHIN = {"rate": "[0, inf)", "epochs": "[0, inf)", "decay": "[0, inf)", "momentum": "[0, 1)"}
 
 
 def epochs_of(n: int, epochs: float, round: Round) -> Iterator[Array]:
@@ -35,7 +38,7 @@ def flat(params: Tree, layout: Layout, who: str) -> Array:
     """
     names = [path[0] for path in layout.paths]
     if not isinstance(params, Mapping) or params.keys() != set(names):
-        got = sorted(params) if isinstance(params, Mapping) else type(params).__name__
+        got = sorted(map(str, params)) if isinstance(params, Mapping) else shown(params)
         raise ConfigError(f"The parameters of {who} must be named {names}. Got {got}. Use those of the same model.")
     for name, shape in zip(names, layout.shapes, strict=True):
         if np.shape(params[name]) != shape:
@@ -45,17 +48,18 @@ def flat(params: Tree, layout: Layout, who: str) -> Array:
     return ravel(params, layout)
 
 
-def settings(who: str, *, rate: float = 1.0, batch: int = 1, epochs: float = 1.0) -> None:
-    """Refuse settings out of range.
+def settings(model: Any, *names: str) -> None:
+    """Refuse settings out of range, and keep each as plain Python has it.
 
     Raises:
-        ConfigError: rate or epochs not finite and >= 0, or batch not a whole number >= 1.
+        ConfigError: rate, epochs or decay not finite and >= 0, momentum not in [0, 1), or batch or inputs not whole
+            and >= 1.
     """
-    for name, value in (("rate", rate), ("epochs", epochs)):
-        if not (np.isfinite(value) and value >= 0):
-            raise ConfigError(f"The '{name}' of {who} must be a finite number >= 0. Got {value!r}. Use {name}=1.")
-    if not isinstance(batch, int | np.integer) or batch < 1:
-        raise ConfigError(f"The 'batch' of {who} must be a whole number >= 1. Got {batch!r}. Use batch=32.")
+    who = type(model).__name__
+    for name in names:
+        value = getattr(model, name)
+        plain = number(name, who, value, _WITHIN[name]) if name in _WITHIN else whole(name, who, value, 1)
+        object.__setattr__(model, name, plain)
 
 
 def refuse(step: Step, who: str, offers: Sequence[str]) -> None:
@@ -72,20 +76,6 @@ def refuse(step: Step, who: str, offers: Sequence[str]) -> None:
             )
 
 
-def pair(data: Any, who: str) -> tuple[Any, Any]:
-    """The X and y of `data`.
-
-    Raises:
-        ConfigError: it is no pair, has no rows, or the two differ in rows.
-    """
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise ConfigError(f"The data of {who} must be a pair (X, y). Got {type(data).__name__}. Use (X, y).")
-    x, y = data
-    if len(x) == 0 or len(x) != len(y):
-        raise ConfigError(f"X and y of {who} must have the same number of rows, >= 1. Got {len(x)} and {len(y)}.")
-    return x, y
-
-
 def taken(taps: Sequence[str], known: Sequence[str], who: str) -> None:
     """Refuse taps that do not exist.
 
@@ -94,7 +84,9 @@ def taken(taps: Sequence[str], known: Sequence[str], who: str) -> None:
     """
     for tap in taps:
         if tap not in known:
-            raise ConfigError(f"A tap of {who} must be one of {list(known)}. Got '{tap}'.{nearest(tap, known)}")
+            raise ConfigError(
+                f"A tap of {who} must be one of {list(known)}. Got {shown(tap)}.{nearest(str(tap), known)}"
+            )
 
 
 def measured(n: int, loss: float, count: int) -> Metrics:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from comity.adapters.common import epochs_of, flat, mask_of, measured, over, pair, refuse, settings, taken
+from comity.adapters.common import epochs_of, flat, mask_of, measured, over, refuse, settings, taken
+from comity.adapters.rows import columns_of, finite, inputs_of, labels_of, pair
+from comity.core.checks import shown, whole
 from comity.core.contribution import Array, Metrics, Tree
 from comity.core.errors import ConfigError
 from comity.core.parts import Step
@@ -66,16 +68,9 @@ class Net:
             ConfigError: labels that are not whole numbers from 0 to classes - 1.
         """
         y = np.asarray(y)
-        if self.classes == 0:
-            return np.ascontiguousarray(y, self.dtype).reshape(len(y), 1)
-        if y.ndim == 2 and y.shape[1] == self.classes:
-            return np.ascontiguousarray(y, self.dtype)
-        labels = y.astype(np.int64) if y.dtype.kind in "iufb" else np.full(y.shape, -1)
-        if y.ndim != 1 or labels.min() < 0 or labels.max() >= self.classes or (labels != y).any():
-            raise ConfigError(
-                f"y must be (rows,) whole numbers from 0 to {self.classes - 1}. Got {y.dtype.name} of shape {y.shape} "
-                f"from {y.min()!s} to {y.max()!s}. Number the classes, or give the model more of them."
-            )
+        if self.classes == 0 or (y.ndim == 2 and y.shape[1] == self.classes):
+            return columns_of(y, max(self.classes, 1), self.dtype)
+        labels = labels_of(y, self.classes)
         out = np.zeros((len(y), self.classes), self.dtype)
         out[np.arange(len(y)), labels] = 1.0
         return out
@@ -168,7 +163,7 @@ def _fit(model: "Linear | MLP", params: Tree, data: Any, round: Round, step: Ste
         )
     refuse(step, who, _OFFERS)
     X, y = pair(data, who)
-    X, T = _inputs(X, model.inputs, net.dtype), net.targets(y)
+    X, T = inputs_of(X, model.inputs, net.dtype), net.targets(y)
     vector = flat(params, net.layout, who).copy()
     worker = Worker(net, vector, min(model.batch, len(X)))
     move, loss, count = _descend(worker, model, step), 0.0, 0
@@ -180,13 +175,6 @@ def _fit(model: "Linear | MLP", params: Tree, data: Any, round: Round, step: Ste
                 move()
             count += len(order)
     return net.layout.tree(vector), measured(len(X), loss, count)
-
-
-def _inputs(x: Any, inputs: int, dtype: str) -> Array:
-    out: Array = np.asarray(x, dtype, order="C")
-    if out.ndim != 2 or out.shape[1] != inputs:
-        raise ConfigError(f"X must have shape (rows, {inputs}). Got {out.shape}. Flatten its rows, or change inputs.")
-    return out
 
 
 def _predict(model: "Linear | MLP", params: Tree, x: Any) -> Array:
@@ -202,7 +190,7 @@ def _predict(model: "Linear | MLP", params: Tree, x: Any) -> Array:
 
 def _outputs(model: "Linear | MLP", params: Tree, x: Any) -> list[Array]:
     with np.errstate(over="ignore", invalid="ignore"):
-        x = _inputs(x, model.inputs, model._net.dtype)
+        x = inputs_of(x, model.inputs, model._net.dtype)
         return model._net.forward(flat(params, model._net.layout, type(model).__name__), x)
 
 
@@ -213,15 +201,20 @@ def _features(model: "Linear | MLP", params: Tree, x: Any, taps: Sequence[str]) 
     return {tap: found[tap] for tap in taps}
 
 
-def _check(model: "Linear | MLP", sizes: tuple[int, ...]) -> None:
+def _settle(model: "Linear | MLP") -> None:
     who = type(model).__name__
-    settings(who, rate=model.rate, batch=model.batch, epochs=model.epochs)
-    if model.classes < 0 or model.classes == 1:
-        raise ConfigError(f"The 'classes' of {who} must be 0 (regression) or >= 2. Got {model.classes}. Use classes=2.")
-    if min(sizes) < 1:
-        raise ConfigError(f"The widths of {who} must be >= 1. Got {sizes}. Give inputs and hidden units.")
-    if not 0 <= model.momentum < 1 or not 0 <= model.decay < np.inf:
-        raise ConfigError(f"{who} must have 0 <= momentum < 1 and decay >= 0. Got {model.momentum} and {model.decay}.")
+    settings(model, "inputs", "rate", "momentum", "decay", "batch", "epochs")
+    classes = whole("classes", who, model.classes, hint="Use 0 for regression.")
+    if classes == 1:
+        raise ConfigError(f"The 'classes' of {who} must be 0 (regression) or >= 2. Got 1. Use classes=2.")
+    object.__setattr__(model, "classes", classes)
+
+
+def _check(model: "Linear | MLP", data: Any) -> None:
+    who = type(model).__name__
+    x, y = pair(data, who)
+    finite("X", who, inputs_of(x, model.inputs, model._net.dtype))
+    finite("y", who, model._net.targets(y))
 
 
 @dataclass(frozen=True)
@@ -263,7 +256,7 @@ class Linear:
     epochs: float = 1
 
     def __post_init__(self) -> None:
-        _check(self, (self.inputs,))
+        _settle(self)
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -288,6 +281,14 @@ class Linear:
             ConfigError: data or parameters that do not fit, or Step(loss) or Step(private).
         """
         return _fit(self, params, data, round, step)
+
+    def check(self, data: Any) -> None:
+        """Refuse data that `fit` cannot learn from.
+
+        Raises:
+            ConfigError: shapes or classes that are not the model's, or NaN or infinity.
+        """
+        _check(self, data)
 
     def predict(self, params: Tree, x: Any) -> Array:
         """(rows, classes) float32 probabilities, rows sum to 1; for regression (rows,) float32."""
@@ -340,7 +341,11 @@ class MLP:
     epochs: float = 1
 
     def __post_init__(self) -> None:
-        _check(self, (self.inputs, *self.hidden))
+        _settle(self)
+        if isinstance(self.hidden, str) or not isinstance(self.hidden, Sequence):
+            raise ConfigError(f"The 'hidden' of MLP must be a tuple of widths. Got {shown(self.hidden)}. Use (32,).")
+        widths = tuple(whole("hidden", "MLP", width, 1, hint="Give widths >= 1.") for width in self.hidden)
+        object.__setattr__(self, "hidden", widths)
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -372,6 +377,14 @@ class MLP:
             ConfigError: data or parameters that do not fit, or Step(loss) or Step(private).
         """
         return _fit(self, params, data, round, step)
+
+    def check(self, data: Any) -> None:
+        """Refuse data that `fit` cannot learn from.
+
+        Raises:
+            ConfigError: shapes or classes that are not the model's, or NaN or infinity.
+        """
+        _check(self, data)
 
     def predict(self, params: Tree, x: Any) -> Array:
         """(rows, classes) float32 probabilities, rows sum to 1; for regression (rows,) float32."""

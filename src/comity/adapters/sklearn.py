@@ -11,8 +11,10 @@ import sklearn
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
 
-from comity.adapters.common import epochs_of, flat, measured, named, over, pair, refuse, settings, taken
+from comity.adapters.common import epochs_of, flat, measured, named, over, refuse, settings, taken
+from comity.adapters.rows import classes_of, complaint, finite, inputs_of, known_labels, sort_of, table_of
 from comity.adapters.saved import dump, load
+from comity.core.checks import part, shown
 from comity.core.contribution import Array, Metrics, Tree
 from comity.core.errors import ConfigError
 from comity.core.parts import Step
@@ -56,10 +58,12 @@ class SklearnModel:
     epochs: float = 1
 
     def __post_init__(self) -> None:
-        settings("SklearnModel", epochs=self.epochs)
+        settings(self, "inputs", "epochs")
         who = type(self.estimator).__name__
-        if not hasattr(self.estimator, "partial_fit"):
-            raise ConfigError(f"The estimator of SklearnModel must have partial_fit. Got {who}. Use EstimatorModel.")
+        part("estimator", "SklearnModel", self.estimator, ("partial_fit()", "get_params()"), "EstimatorModel")
+        if self.classes is None and sort_of(self.estimator) == "classifier":
+            raise ConfigError("The 'classes' of SklearnModel must be all labels of a classifier. Got None. Use (0, 1).")
+        object.__setattr__(self, "classes", known_labels("SklearnModel", self.estimator, self.classes))
         if getattr(self.estimator, "average", False):
             raise ConfigError(
                 f"The estimator of SklearnModel must not average. Got {who}(average=True). Use average=False."
@@ -112,7 +116,7 @@ class SklearnModel:
             ConfigError: data or parameters that do not fit, or a Step with more than epochs.
         """
         refuse(step, "SklearnModel", ())
-        x, y = _arrays_of(data, "SklearnModel")
+        x, y = self._pair(data)
         estimator = self._with(params)
         rates = {k: v for k, v in self.estimator.get_params().items() if k == "learning_rate_init"}
         _set(estimator, random_state=_seed(round.mine("sklearn")), **rates)
@@ -120,6 +124,20 @@ class SklearnModel:
             self._feed(estimator, x[order], y[order])
         loss = _loss(_predict(estimator, x, self.classes), y, self.classes)
         return over(self._layout, _vector(estimator, self._layout)), measured(len(x), loss, len(x))
+
+    def check(self, data: Any) -> None:
+        """Refuse data that `fit` cannot learn from.
+
+        Raises:
+            ConfigError: shapes or classes that are not the model's, or NaN or infinity.
+        """
+        self._pair(data)
+
+    def _pair(self, data: Any) -> tuple[Array, Array]:
+        x, y = table_of(data, "SklearnModel")
+        x = inputs_of(x, self.inputs, "float64")
+        finite("X", "SklearnModel", x)
+        return x, classes_of(y, "SklearnModel", self.classes)
 
     def _with(self, params: Tree) -> Any:
         """A fresh estimator that has these parameters."""
@@ -141,7 +159,7 @@ class SklearnModel:
 
         Without `predict_proba` they are the softmax of the decision function, and not calibrated.
         """
-        return _predict(self._with(params), np.asarray(x, float), self.classes)
+        return _predict(self._with(params), inputs_of(x, self.inputs, "float64"), self.classes)
 
     def features(self, params: Tree, x: Any, taps: Sequence[str]) -> Mapping[str, Array]:
         """No inner representations are offered."""
@@ -183,11 +201,9 @@ class EstimatorModel:
     classes: tuple[Any, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not hasattr(self.estimator, "fit") or not hasattr(self.estimator, "predict"):
-            who = type(self.estimator).__name__
-            raise ConfigError(
-                f"The estimator of EstimatorModel must have fit and predict. Got {who}. Use one of scikit-learn."
-            )
+        needs = ("fit()", "predict()", "get_params()")
+        part("estimator", "EstimatorModel", self.estimator, needs, "one of scikit-learn")
+        object.__setattr__(self, "classes", known_labels("EstimatorModel", self.estimator, self.classes))
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -210,9 +226,17 @@ class EstimatorModel:
                 a Step that asks for more than a fit.
         """
         refuse(step, "EstimatorModel", ())
-        x, y = _arrays_of(data, "EstimatorModel")
+        x, y = table_of(data, "EstimatorModel")
         packed = self.packed(self.fitted(data, round))
         return packed, measured(len(x), _loss(self.predict(packed, x), y, self.classes), len(x))
+
+    def check(self, data: Any) -> None:
+        """Refuse data that no fit can learn from; what X may hold, the estimator decides.
+
+        Raises:
+            ConfigError: no X (rows, columns) and y (rows,), or labels that are no class.
+        """
+        classes_of(table_of(data, "EstimatorModel")[1], "EstimatorModel", self.classes)
 
     def fitted(self, data: Any, round: Round) -> Any:
         """A clone of the estimator, fitted: for trying many at home, where none of them travels.
@@ -220,14 +244,17 @@ class EstimatorModel:
         Raises:
             ConfigError: as `fit`.
         """
-        x, y = _arrays_of(data, "EstimatorModel")
+        x, y = table_of(data, "EstimatorModel")
         estimator = clone(self.estimator)
-        if self.classes is not None:
-            _known(y, self.classes)
-            estimator = DummyClassifier() if len(np.unique(y)) == 1 else estimator
+        y = classes_of(y, "EstimatorModel", self.classes)
+        if self.classes is not None and len(np.unique(y)) == 1:
+            estimator = DummyClassifier()
         seed = _seed(round.mine("sklearn"))
         unset = [k for k, v in estimator.get_params().items() if k.rsplit("__")[-1] == "random_state" and v is None]
-        return estimator.set_params(**dict.fromkeys(unset, seed)).fit(x, y)
+        try:
+            return estimator.set_params(**dict.fromkeys(unset, seed)).fit(x, y)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(complaint(estimator, error)) from error
 
     def predicted(self, estimator: Any, x: Any) -> Array:
         """As `predict`, of an estimator that `fitted` gave."""
@@ -252,8 +279,15 @@ class EstimatorModel:
             ConfigError: not fitted, or bytes that are not trusted.
         """
         if not isinstance(params, Mapping) or not isinstance(params.get("estimator"), bytes):
-            raise ConfigError("The parameters of EstimatorModel must be {'estimator': bytes}. Use those that fit gave.")
-        return _predict(load(params["estimator"]), np.asarray(x), self.classes)
+            got = shown(params)
+            raise ConfigError(
+                f"The parameters of EstimatorModel must be {{'estimator': bytes}}. Got {got}. Use those that fit gave."
+            )
+        estimator = load(params["estimator"])
+        try:
+            return _predict(estimator, np.asarray(x), self.classes)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(complaint(estimator, error)) from error
 
     def features(self, params: Tree, x: Any, taps: Sequence[str]) -> Mapping[str, Array]:
         """No inner representations are offered."""
@@ -279,18 +313,6 @@ def _vector(estimator: Any, layout: Layout) -> Array:
     for name, array in _arrays(estimator).items():
         views[name][...] = array
     return out
-
-
-def _arrays_of(data: Any, who: str) -> tuple[Array, Array]:
-    x, y = (np.asarray(part) for part in pair(data, who))
-    if x.ndim != 2 or y.ndim != 1:
-        raise ConfigError(f"The data of {who} must be X (rows, columns) and y (rows,). Got {x.shape} and {y.shape}.")
-    return x, y
-
-
-def _known(y: Array, classes: tuple[Any, ...]) -> None:
-    if strange := sorted(set(np.unique(y).tolist()) - set(classes), key=str):
-        raise ConfigError(f"y must hold labels among {classes}. Got {strange[:5]}. Add them to classes.")
 
 
 def _set(estimator: Any, **wanted: Any) -> None:

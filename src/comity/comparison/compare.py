@@ -14,7 +14,10 @@ from comity.comparison.families import families
 from comity.comparison.hub import Hub, Joint, Traffic, Unseen, left_out, merged
 from comity.comparison.preparing import Preparing
 from comity.comparison.saved import Outcome, write
+from comity.comparison.settings import Settings, given, listed
 from comity.comparison.verdict import noun
+from comity.core.checks import path as path_of
+from comity.core.checks import refusal
 from comity.core.errors import ConfigError
 from comity.data.dictionary import Dictionary
 from comity.data.prepare import Preparation
@@ -25,51 +28,6 @@ from comity.data.vocabularies import source_of
 Tell = Callable[[str, float], None]
 MOST_GROUPS = 12
 MOST_UNSEEN = 20
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a comparison is run.
-
-    Attributes:
-        target: the column to be predicted.
-        party: the column that says whose a row is; None where each party has a table of its own.
-        model: "auto", "linear", "mlp" or "trees".
-        rounds: of joint training.
-        repeats: random splits.
-        seed: of splits, models and training.
-        pooled: also move the rows to the hub, for the ceiling.
-        groups: columns by whose words scores are given too.
-        unseen: also train without each party in turn, once, and score there.
-        words_from: "open", "hashed" or "dictionary".
-        fill: "mean" or "median".
-        fair: the column of groups by which a fairer joint model is trained too; "" for none.
-    """
-
-    target: str
-    party: str | None = None
-    model: str = "auto"
-    rounds: int = 30
-    repeats: int = 5
-    seed: int = 0
-    pooled: bool = True
-    groups: tuple[str, ...] = ()
-    unseen: bool = True
-    words_from: str = "open"
-    fill: str = "mean"
-    fair: str = ""
-
-    def __post_init__(self) -> None:
-        families(self.model)
-        if not isinstance(self.target, str):
-            raise ConfigError(f"The 'target' must be the name of a column. Got {self.target!r}.")
-        for name in ("rounds", "repeats"):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
-                raise ConfigError(f"The '{name}' must be an int >= 1. Got {getattr(self, name)!r}.")
-        if not isinstance(self.seed, int):
-            raise ConfigError(f"The 'seed' must be an int. Got {self.seed!r}.")
-        if self.target == self.party:
-            raise ConfigError(f"The target and the party must be two columns. Got '{self.target}' for both.")
 
 
 @dataclass(frozen=True)
@@ -109,6 +67,10 @@ class Comparison:
 
     results: Mapping[str, Any] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.results, Mapping):
+            raise refusal("results", "Comparison", "what compare gives", self.results)
+
     @property
     def verdict(self) -> str:
         """The answer in plain words."""
@@ -133,15 +95,11 @@ class Comparison:
         Raises:
             ConfigError: the path cannot be written.
         """
-        try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(self.results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-            Path(path).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(
-                f"The JSON must go to a file that can be written. Got {path}: {error.strerror}."
-            ) from error
-        return Path(path)
+        from comity.ledger.folder import put
+
+        path = path_of("path", "json", path)
+        put(path, (json.dumps(self.results, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        return path
 
 
 def compare(
@@ -212,7 +170,8 @@ def compare(
         >>> sorted(answer.results["ways"]), answer.results["question"]["rows"]
         (['alone', 'ensemble', 'joint', 'personal', 'pooled'], 200)
     """
-    by = _listed(groups, fair)
+    given(dictionary, runs, (title, called, command), tell)
+    by = listed(groups, fair)
     settings = Settings(target, party, model, rounds, repeats, seed, pooled, by, unseen, words_from, fill, fair or "")
     begun = (time.perf_counter(), time.process_time())
     tables, aside = _tables(source, settings)
@@ -339,12 +298,6 @@ def _tables(source: Any, settings: Settings) -> tuple[Mapping[str, Any], int]:
                 "Cut it into bands in a column of its own."
             )
     return tables, aside
-
-
-def _listed(groups: Sequence[str], fair: str | None) -> tuple[str, ...]:
-    if isinstance(groups, str):
-        raise ConfigError(f"The 'groups' must be a list of columns. Got '{groups}'. Use ['{groups}'].")
-    return tuple(dict.fromkeys([*groups, *([fair] if fair else [])]))
 
 
 def _hub(tables: Mapping[str, Any], settings: Settings, dictionary: str | Path | Dictionary | None) -> Hub:

@@ -9,8 +9,8 @@ import numpy as np
 
 from comity.adapters.numpy import MLP, Linear
 from comity.adapters.trees import boosted_trees
+from comity.core.checks import refusal
 from comity.core.contribution import Array
-from comity.core.errors import ConfigError
 from comity.core.parts import Model, Step
 from comity.core.round import Round
 from comity.core.scores import scores
@@ -114,10 +114,10 @@ def families(model: str) -> tuple[str, ...]:
     Raises:
         ConfigError: no such family.
     """
+    if not isinstance(model, str) or model not in ("auto", *FAMILIES):
+        raise refusal("model", "", f"auto, {', '.join(FAMILIES)}", model)
     if model == "auto":
         return FAMILIES
-    if model not in FAMILIES:
-        raise ConfigError(f"The 'model' must be auto, {', '.join(FAMILIES)}. Got {model!r}.")
     return (model,)
 
 

@@ -19,7 +19,8 @@ from comity.data.schema import Schema, agree
 from comity.ledger.record import Ledger
 from comity.loop.hub import Event
 from comity.loop.select import every
-from comity.methods.fedavg import Adam, FedAvg, HubOptimizer, Momentum
+from comity.methods.fedavg import FedAvg
+from comity.methods.optimizers import Adam, HubOptimizer, Momentum
 from comity.methods.query import Query
 from comity.report.numbers import plural
 

@@ -8,6 +8,7 @@ import numpy as np
 from comity.adapters.threads import one_thread
 from comity.comparison.families import build, inputs_of, outputs, width
 from comity.comparison.saved import read_model
+from comity.core.checks import path
 from comity.core.contribution import Array
 from comity.core.errors import ConfigError, nearest
 from comity.data.prepare import Preparation
@@ -52,7 +53,7 @@ def predict(folder: str | Path, source: Any, *, party: str | None = None, way: s
         >>> found.columns, found["predicted"].to_list()
         (['row', 'probability_0', 'probability_1', 'predicted'], ['0', '1'])
     """
-    model = read_model(folder, party, way)
+    model = read_model(path("folder", "predict", folder), party, way)
     preparation = Preparation.from_tree(model.preparation)  # type: ignore[arg-type]
     table = read_table(source)
     _check(preparation.schema, table, source)

@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from comity.core.checks import refusal, shown
 from comity.core.contribution import Tree
 from comity.core.errors import ConfigError, LedgerError, WireError, nearest
 from comity.core.recipe import canonical
@@ -226,9 +227,11 @@ def _own_models(outcome: Outcome) -> Iterator[Saved]:
 
 
 def _check_way(way: str | None, party: str | None) -> None:
-    if way not in (None, "joint", *_OWN):
-        known = ("joint", *_OWN)
-        raise ConfigError(f"The 'way' must be joint, personal or alone. Got {way!r}.{nearest(str(way), known)}")
+    if way is not None and (not isinstance(way, str) or way not in ("joint", *_OWN)):
+        hint = nearest(str(way), ("joint", *_OWN))
+        raise ConfigError(f"The 'way' must be joint, personal or alone. Got {shown(way)}.{hint}")
+    if party is not None and not isinstance(party, str):
+        raise refusal("party", "", "the name of a party", party)
     if way in _OWN and party is None:
         raise ConfigError(f"A {way} model belongs to a party. Got none. Name the party.")
 

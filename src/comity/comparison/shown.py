@@ -22,6 +22,7 @@ Line = tuple[tuple[str, str], ...]
 """Pieces of a line: what it says, and "bold", "dim", "ok", "alarm", "joint" or "" for how."""
 
 MARGIN = 11
+WIDTH = 80
 BARS = "▁▂▃▄▅▆▇█"
 LONGEST = 40
 MOST = 30
@@ -231,7 +232,7 @@ def _parts(found: Audit) -> list[Any]:
     try:
         parts = json.loads(peek(found.folder).recipe)["parts"]
         return [parts[k] for k in ("method", "combine", "channel", "select")] + list(parts["transforms"])
-    except (ValueError, KeyError, TypeError, LedgerError):
+    except (ValueError, KeyError, TypeError, RecursionError, LedgerError):
         return []
 
 
@@ -241,12 +242,15 @@ def _revealed(found: Audit) -> list[Line]:
     if "comity.channels.plain.Plain" not in channels:
         return []
     to_hub = "to the hub: each party's contribution, who answered, bytes"
-    return labelled("revealed", f"{to_hub}   to parties: what the hub shares")
+    return labelled("revealed", to_hub, "to parties: what the hub shares")
 
 
 def _next(todo: Sequence[tuple[str, str]]) -> list[Line]:
-    wide = min(60, max(len(command) for command, _ in todo))
-    return labelled("next", *(f"{command.ljust(wide)}   {why}" for command, why in todo), style="dim")
+    """Commands and what they do: side by side where all fit, else one below the other."""
+    wide = max(len(command) for command, _ in todo)
+    if MARGIN + wide + 3 + max(len(why) for _, why in todo) <= WIDTH:
+        return labelled("next", *(f"{command.ljust(wide)}   {why}" for command, why in todo), style="dim")
+    return labelled("next", *(line for command, why in todo for line in (command, f"  {why}")), style="dim")
 
 
 def _path(path: Path) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from comity.comparison.families import Rows, improved
 from comity.core.parts import Model, Step
 from comity.core.round import Round
-from comity.core.tree import ravel
+from comity.methods.ditto import pull
 
 EPOCHS = 10
 """At most so many epochs of tuning."""
@@ -47,12 +47,7 @@ def _steps(joint: Any) -> dict[str, Step]:
 
 
 def _ditto(joint: Any, lam: float) -> Step:
-    anchor = np.array(ravel(joint))
-
-    def adjust(params: Any, gradient: Any, start: Any) -> Any:
-        return gradient + lam * (params - anchor)
-
-    return Step(adjust=adjust)
+    return Step(adjust=pull(lam, joint))
 
 
 def _head(joint: Mapping[str, Any]) -> Any:

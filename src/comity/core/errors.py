@@ -11,7 +11,7 @@
     └── LedgerError                       a record, state or drawer that does not match its hash
 
 The grammar of a message: what must hold, what was got, what to do.
-*The 'clip' of Gaussian must be a float > 0. Got -1.0. Use clip=math.inf to switch clipping off.*
+*The 'clip' of Gaussian must be a number > 0. Got -1.0. Use clip=math.inf to switch clipping off.*
 """
 
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ class ComityError(Exception):
         ...     co.Momentum(rate=-1.0)
         ... except co.ComityError as error:
         ...     print(error)
-        The 'rate' of Momentum must be a float > 0. Got -1.0.
+        The 'rate' of Momentum must be a finite number > 0. Got -1.0.
     """
 
 
@@ -103,5 +103,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     names = [str(k) for k in known]
     folded = {n.casefold(): n for n in names}
-    match = get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    match = get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.6)
     return f" Did you mean '{folded[match[0]]}'?" if match else ""

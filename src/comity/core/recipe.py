@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from comity.core.checks import part
+
 _ABSENT = object()
 
 
@@ -26,12 +28,16 @@ def recipe(collaboration: Any) -> dict[str, Any]:
     Returns:
         A JSON-able dict; `hash` is the sha256 (hex) of the rest.
 
+    Raises:
+        ConfigError: it is none.
+
     Example:
         >>> import comity as co
         >>> fed = co.Collaboration(co.FedAvg(co.Linear(inputs=4, classes=2)), {})
         >>> co.recipe(fed)["parts"]["method"]["class"]
         'comity.methods.fedavg.FedAvg'
     """
+    part("collaboration", "recipe", collaboration, ("described()",), "a co.Collaboration")
     body: dict[str, Any] = {"version": 1, "parts": describe(collaboration.described())}
     body["hash"] = hashlib.sha256(canonical(body).encode()).hexdigest()
     return body

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from comity.core.contribution import Array
-from comity.core.rng import Rng, keyed, keyed_order
+from comity.core.rng import Rng, keyed, keyed_order, keyed_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,13 @@ class Round:
     expected: float = 0.0
     answered: int | None = None
 
+    def to(self, me: str) -> "Round":
+        """The same turn as the participant `me` knows it."""
+        return Round(
+            self.run, self.seed, self.number, self.attempt, self.hub, me, self.roster, self.asked, self.expected,
+            self.answered,
+        )  # fmt: skip
+
     def rng(self, *purpose: str) -> Rng:
         """Public randomness, the same for all: initial values, rotations, shared masks, public sampling."""
         return keyed(self.seed, self.number, "", *purpose)
@@ -41,6 +48,10 @@ class Round:
     def mine(self, *purpose: str) -> Rng:
         """Public randomness keyed by `me` as well: dropout, stochastic rounding."""
         return keyed(self.seed, self.number, self.me, *purpose)
+
+    def mine_seed(self, *purpose: str) -> int:
+        """A number in [0, 2**63), public and keyed as `mine` is: to seed the generator of another library."""
+        return keyed_seed(self.seed, self.number, self.me, *purpose)
 
     def order(self, n: int, *purpose: str) -> Array:
         """A shuffle of n samples that depends on (seed, round, me, purpose, sample) only.

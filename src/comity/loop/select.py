@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from comity.core.checks import is_number, number, part, shown, whole
 from comity.core.contribution import Array
 from comity.core.errors import ConfigError
 from comity.core.parts import Past, Roster, Secret, Select
@@ -10,6 +11,8 @@ from comity.core.round import Round
 
 HUB = "hub"
 MOST_SCORED = 1000
+SELECTS = ("()", "expected()")
+"""What a selection must have."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,12 @@ def sample(size: float) -> Sample:
         >>> co.sample(0.1).size(200), co.sample(3).size(200)
         (20, 3)
     """
-    if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
-        return Sample(count=size)
-    if isinstance(size, float) and 0 < size <= 1:
-        return Sample(fraction=size)
-    raise ConfigError(f"The size of sample must be a fraction in (0, 1] or an int >= 1. Got {size!r}.")
+    plain = float(size) if is_number(size, whole=False) else size
+    if isinstance(plain, float) and 0 < plain <= 1:
+        return Sample(fraction=plain)
+    if is_number(size, whole=True) and size >= 1:
+        return Sample(count=int(size))
+    raise ConfigError(f"The 'size' of sample must be a fraction in (0, 1] or an int >= 1. Got {shown(size)}.")
 
 
 def poisson(rate: float) -> Poisson:
@@ -129,9 +133,7 @@ def poisson(rate: float) -> Poisson:
         >>> co.poisson(0.1).expected(200)
         20.0
     """
-    if not (isinstance(rate, float | int) and 0 < rate <= 1):
-        raise ConfigError(f"The rate of poisson must be a float in (0, 1]. Got {rate!r}.")
-    return Poisson(float(rate))
+    return Poisson(float(number("rate", "poisson", rate, "(0, 1]")))
 
 
 def every(rounds: int, select: Select | None = None) -> Every:
@@ -142,16 +144,17 @@ def every(rounds: int, select: Select | None = None) -> Every:
         select: whose scores; by default everyone's, or those of 1,000 where there are more.
 
     Raises:
-        ConfigError: `rounds` is not an int >= 1.
+        ConfigError: `rounds` is not an int >= 1, or `select` cannot select.
 
     Example:
         >>> import comity as co
         >>> [r for r in range(1, 11) if co.every(5).due(r)]
         [5, 10]
     """
-    if not (isinstance(rounds, int) and rounds >= 1):
-        raise ConfigError(f"The rounds of every must be an int >= 1. Got {rounds!r}. Use evaluate=False for none.")
-    return Every(rounds, select)
+    closed = whole("rounds", "every", rounds, 1, hint="Use evaluate=False for none.")
+    if select is not None:
+        part("select", "every", select, SELECTS, "co.sample(0.1)")
+    return Every(closed, select)
 
 
 def _names(roster: Roster, drawn: Array) -> list[str]:

@@ -5,7 +5,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from comity.core.checks import path as path_of
 from comity.core.errors import ConfigError
+from comity.ledger.folder import put
 from comity.report import beside, charts, curve, fairness, numbers, view
 from comity.report.view import Results
 from comity.report.words import pieces, words
@@ -43,14 +45,8 @@ def write_page(results: Results, path: str | Path) -> Path:
     Raises:
         ConfigError: as `page`, or the path cannot be written.
     """
-    target, text = Path(path), page(results)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"The report must go to a file that can be written. Got {target}: {error.strerror}."
-        ) from error
+    target = path_of("path", "report", path)
+    put(target, page(results).encode())
     return target
 
 

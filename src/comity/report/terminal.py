@@ -315,6 +315,22 @@ def clean(text: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
+def folded(pieces: Sequence[tuple[str, str]], width: int) -> list[list[tuple[str, str]]]:
+    """A line with a word in its margin, broken at words where it is too wide; columns and commands stay as they are.
+
+    Args:
+        pieces: of the line, as (text, style).
+        width: of the terminal, in columns.
+    """
+    whole = "".join(text for text, _ in pieces)
+    label, said, style = whole[:MARGIN], whole[MARGIN:], pieces[-1][1] if pieces else ""
+    prose = label[-1:] == " " and "   " not in said.strip() and style != "dim" and width > 2 * MARGIN
+    if cell_len(whole) <= width or not prose:
+        return [list(pieces)]
+    parts = textwrap.wrap(said, width - MARGIN, break_long_words=False, break_on_hyphens=False)
+    return [[(label if not i else " " * MARGIN, ""), (part, style)] for i, part in enumerate(parts)]
+
+
 def _fit(text: str, width: int) -> str:
     """Exactly that many columns: padded, or cut with an ellipsis."""
     return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"

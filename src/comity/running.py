@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,18 +14,20 @@ from typing import Any
 import numpy as np
 
 from comity.core.envelope import Receipt
-from comity.core.errors import TooFewParticipants
+from comity.core.errors import ConfigError, LedgerError, TooFewParticipants
 from comity.core.parts import Participant, Roster
 from comity.core.round import Round
 from comity.core.wire import decode_tree, encode_tree
 from comity.engines.local import Local, Population
 from comity.ledger.keys import SideSecret
-from comity.ledger.record import Entry, Ledger
+from comity.ledger.record import Entry, Ledger, check_chain
+from comity.listeners.telling import Listener, Telling
 from comity.loop.asking import Asking
 from comity.loop.hub import Event, Heard, HubState
 from comity.loop.rounds import Rounds
 from comity.loop.select import Every
-from comity.loop.site import Drawer, Sites, drawer_tree, tree_drawer
+from comity.loop.site import Drawer, drawer_tree, tree_drawer
+from comity.loop.sites import Sites
 
 SAVE_SECONDS = 1.0
 BEST_BY = "valid_log_loss", "valid_mse"
@@ -48,7 +50,11 @@ class Saved:
         from comity.ledger.store import Store
 
         store = Store.open(folder, json.dumps(agreed, indent=1, sort_keys=True, ensure_ascii=False))
-        return cls(store, store.secret())
+        try:
+            return cls(store, store.secret())
+        except BaseException:
+            store.close()
+            raise
 
     def __enter__(self) -> "Saved":
         return self
@@ -75,11 +81,9 @@ class Saved:
 class Running:
     """Holds everything that changes while a collaboration runs."""
 
-    def __init__(
-        self, fed: Any, engine: Local, saved: Saved, agreed: str, listen: Callable[[Event], None] | None
-    ) -> None:
+    def __init__(self, fed: Any, engine: Local, saved: Saved, agreed: str, listeners: Sequence[Listener] = ()) -> None:
         """Begin, or go on from what was saved."""
-        self.fed, self.saved, self.recipe, self._listen = fed, saved, agreed, listen
+        self.fed, self.saved, self.recipe, self._tell = fed, saved, agreed, Telling(listeners)
         self.parts, self.method = fed.parts, fed.method
         self.ledger = Ledger()
         self.metrics: dict[str, float] = {}
@@ -88,7 +92,7 @@ class Running:
         secret = SideSecret(saved.root)
         roster, find = _people(fed.participants)
         self.sites = Sites(find, self.parts, secret.side, saved.drawer)
-        asking = Asking(self.parts, engine.connect(roster, self.sites.answer), agreed)
+        asking = Asking(self.parts, engine.connect(roster, self.sites), agreed)
         self.asking = asking
         base = Round(run=agreed[:16], seed=fed.seed)
         generation = saved.load()
@@ -110,6 +114,7 @@ class Running:
 
         What closed and was scored is saved whatever ends it: the last round, an error, or Ctrl-C.
         """
+        done = False
         try:
             while self.ledger.rounds < rounds and not self._stopped():
                 self._step(rounds)
@@ -118,8 +123,12 @@ class Running:
             if not self._scored():
                 self._evaluate(last=True)
                 self._point = self._now()
+            done = True
         finally:
-            self._save()
+            try:
+                self._save()
+            finally:
+                self._tell(self._event("end", done))
 
     def _step(self, rounds: int) -> None:
         """One round and its scores; only when both are done can the run be taken up again after them."""
@@ -134,7 +143,8 @@ class Running:
     def _now(self) -> "Point":
         named = {"last": self.states} if self.best is None else {"last": self.states, "best": self.best}
         meta = {"metrics": dict(self.metrics), "best_loss": self._best_loss}
-        return Point(len(self.ledger), named, meta, self.sites.touched() if self.saved.store else {})
+        drawers = self.sites.touched() if self.saved.store else {}
+        return Point(len(self.ledger), self.ledger.rounds, named, meta, drawers)
 
     def _begin(self, engine: Local) -> None:
         self.states = self.rounds.start()
@@ -163,11 +173,13 @@ class Running:
 
     def _recall(self, entry: Entry) -> None:
         facts: Any = entry.facts
-        if entry.kind != "round":
+        if entry.kind != "round" or not facts["closed"]:
             return
         asked = facts["asked"].split("\n") if facts["asked"] else []
+        receipt = Receipt(facts["round"], facts["attempt"], True)
         for who, accepted in zip(asked, facts["accepted"], strict=True):
-            self.asking.receipts[who] = Receipt(facts["round"], facts["attempt"], bool(accepted and facts["closed"]))
+            if accepted:
+                self.asking.receipts[who] = receipt
 
     def _stopped(self) -> bool:
         turn = self.rounds.base
@@ -193,8 +205,11 @@ class Running:
     def _heard(self, event: Event) -> None:
         for heard in event.heard.values():
             self._append(event.kind, _facts(event, heard))
-        if self._listen is not None:
-            self._listen(event)
+        self._tell(event)
+
+    def _event(self, kind: str, closed: bool = True) -> Event:
+        """Something of the run itself: its round is the number of those that are closed."""
+        return Event(kind, replace(self.rounds.base, number=self.ledger.rounds), closed, {})
 
     def _append(self, kind: str, facts: Mapping[str, Any]) -> None:
         self.ledger.append(kind, facts, time=time.time())
@@ -210,9 +225,10 @@ class Running:
         drawers = {name: encode_tree(drawer_tree(d)) for name, d in point.drawers.items()}
         self._saving = True
         store.save(Generation(self.ledger[self._kept : point.entries], states, drawers, point.meta))
-        self._saving = False
         self._kept, self._written, self.saved.at = point.entries, dict(point.states), time.monotonic()
         self.sites.forget()
+        self._saving = False
+        self._tell(Event("saved", replace(self.rounds.base, number=point.rounds), True, {}))
 
 
 @dataclass(frozen=True)
@@ -221,12 +237,14 @@ class Point:
 
     Attributes:
         entries: how long the ledger was.
+        rounds: how many were closed.
         states: the hub states by name.
         meta: what else is needed to go on.
         drawers: those that changed since the last save.
     """
 
     entries: int
+    rounds: int
     states: Mapping[str, Mapping[str, HubState]]
     meta: Mapping[str, Any]
     drawers: Mapping[str, Drawer]
@@ -236,6 +254,32 @@ def _people(participants: Any) -> tuple[Roster, Callable[[str], Participant]]:
     if isinstance(participants, Population):
         return participants.names, participants.find
     return Names(dict.fromkeys(participants)), participants.__getitem__
+
+
+def left_behind(folder: Path, name: str) -> tuple[dict[str, HubState], Round, Any]:
+    """What a run left in its folder: hub states, where its rounds stood, and its recipe. Nothing is held or written.
+
+    Args:
+        folder: of the run; a process may be using it.
+        name: "last", or "best", which is "last" where there was no validation.
+
+    Raises:
+        ConfigError: there is no run in it, or one that never saved.
+        LedgerError: what it holds does not match its hashes.
+    """
+    from comity.ledger.peek import peek
+
+    seen = peek(folder)
+    if not seen.files:
+        raise ConfigError(f"{folder} must hold a run that was saved. There is no state in it. Run it first.")
+    check_chain(seen.entries, seen.head)
+    facts: Any = seen.entries[0].facts
+    states = _states(decode_tree(seen.state(name if name in seen.files else "last")))
+    base = Round(run=str(facts["recipe"])[:16], seed=int(facts["seed"]), number=Ledger.restore(seen.entries).rounds)
+    try:
+        return states, base, json.loads(seen.recipe)
+    except ValueError:
+        raise LedgerError(f"{folder / 'recipe.json'} cannot be read. Restore it from a copy.") from None
 
 
 class Names:
@@ -294,6 +338,7 @@ def _facts(event: Event, heard: Heard) -> dict[str, Any]:
         "attempt": event.round.attempt,
         "hub": heard.hub,
         "closed": event.closed,
+        **({"failed": heard.failed} if heard.failed else {}),
         "asked": "\n".join(asked),
         "accepted": np.array([who in heard.accepted for who in asked], bool),
         "up": np.array([heard.up.get(who, 0) for who in asked], np.int64),

@@ -3,6 +3,7 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -154,7 +155,7 @@ def test_a_million_members_cost_what_is_drawn():
     parts = {"select": co.sample(10), "evaluate": False}
     run = co.Collaboration(co.FedAvg(MODEL), co.Population(1_000_000, make), **parts).run(rounds=5)
     assert run.ledger.rounds == 5
-    assert len(made) == 50
+    assert len(made) == 51, "those drawn, and the first, who is looked at before anything moves"
 
 
 def test_a_torch_module_runs_as_well():
@@ -165,3 +166,138 @@ def test_a_torch_module_runs_as_well():
     fed = co.Collaboration(co.FedAvg(model), sites)
     local, wired = fed.run(rounds=2), fed.run(rounds=2, engine=Wired(threads=1))
     assert encode_tree(local.state) == encode_tree(wired.state)
+
+
+class Adds(_Wire):
+    """Adds each block of the fold near the work."""
+
+    def total(self, cohort, message, until):
+        size = -(-len(cohort) // 64)
+        for n, a in enumerate(range(0, len(cohort), size)):
+            block = [self.answer(message(name)).body for name in cohort[a : a + size]]
+            x = sum(c.value["w"].astype(float) for c in block)
+            yield n, Contribution("delta", {"w": x}, sum(c.weight for c in block))
+
+
+def engine(wire, **own):
+    """An engine whose connection is `wire`, some of its methods replaced."""
+    connected = type("Connected", (wire,), own)
+
+    class Theirs:
+        choice: ClassVar = own.get("choice", {"executor": "theirs"})
+
+        def connect(self, roster, answer):
+            return connected(roster, answer, 2)
+
+    return Theirs()
+
+
+class OneByOne(_Wire):
+    """Lawful and sequential, over bytes."""
+
+    def ask(self, cohort, message, until):
+        for name in cohort:
+            if name not in self.names:
+                raise co.ConfigError(f"'{name}' is nobody.")
+            yield decode(encode(self.answer(decode(encode(message(name))))))
+
+
+class Threads(OneByOne):
+    """Lawful, in any order."""
+
+    def ask(self, cohort, message, until):
+        for name in cohort:
+            if name not in self.names:
+                raise co.ConfigError(f"'{name}' is nobody.")
+        yield from _Wire.ask(self, cohort, message, until)
+
+
+LAWFUL = [co.Local(), co.Local("sequential"), engine(OneByOne), engine(Threads), engine(Threads, total=Adds.total)]
+
+
+@pytest.mark.parametrize("lawful", LAWFUL, ids=["local", "sequential", "one by one", "threads", "total"])
+def test_the_laws_of_engines_hold(lawful):
+    co.testing.check_engine(lawful)
+
+
+def _asks(f):
+    return {"ask": lambda self, cohort, message, until: f(self, cohort, message, until)}
+
+
+def _swallow(self, *asked):
+    try:
+        yield from OneByOne.ask(self, *asked)
+    except KeyboardInterrupt:
+        return
+
+
+def _coarse(self, *asked):
+    """Every number in 8 bits and less."""
+    for a in OneByOne.ask(self, *asked):
+        value = tree_map(
+            lambda x: np.round(x, 1) + np.float32(0.05) if getattr(x, "dtype", None) == np.float32 else x,
+            a.body.value,
+        )
+        yield replace(a, body=replace(a.body, value=value)) if a.phase == "contribute" else a
+
+
+def _lighter(a):
+    return replace(a, body=replace(a.body, weight=1.0))
+
+
+def _twice(self, cohort, message, until):
+    for name in cohort:
+        message(name)
+    yield from OneByOne.ask(self, cohort, message, until)
+
+
+def _spent(self, *asked):
+    try:
+        yield from OneByOne.ask(self, *(asked if self.random.random() >= 0 else ((), *asked[1:])))
+    except KeyboardInterrupt:
+        self.random.random = lambda: -1.0
+        raise
+
+
+class Once(OneByOne):
+    """Cannot be asked again once nobody listened to the end."""
+
+    def ask(self, cohort, message, until):
+        if self.random.random() < 0:
+            raise RuntimeError("broken")
+        try:
+            yield from OneByOne.ask(self, cohort, message, until)
+        except GeneratorExit:
+            self.random.random = lambda: -1.0
+            raise
+
+
+BROKEN = {
+    "choice": {"choice": {"executor": {1, 2}}},
+    "roster": {"roster": lambda self: list(reversed(self.names))},
+    "roster, a set": {"roster": lambda self: set(self.names)},
+    "ask": _asks(lambda self, *a: 1 / 0),
+    "answers, lost": _asks(lambda self, *a: islice(OneByOne.ask(self, *a), 1, None)),
+    "answers, twice": _asks(lambda self, *a: (b for b in OneByOne.ask(self, *a) for _ in range(2))),
+    "answers, whose": _asks(lambda self, *a: (replace(b, sender="p000") for b in OneByOne.ask(self, *a))),
+    "answers, others": _asks(lambda self, *a: map(_lighter, OneByOne.ask(self, *a))),
+    "answers, numbers": _asks(_coarse),
+    "once": _asks(_twice),
+    "failure": _asks(lambda self, *a: (b for b in OneByOne.ask(self, *a) if b.body.kind != "error")),
+    "strangers": _asks(lambda self, cohort, *a: OneByOne.ask(self, [n for n in cohort if n in self.names], *a)),
+    "interrupt": _asks(_swallow),
+    "interrupt, then nothing": _asks(_spent),
+    "listen": {"ask": Once.ask},
+    "total": {"total": lambda self, *a: ((n, replace(c, weight=c.weight + 1)) for n, c in Adds.total(self, *a))},
+    "total, a block": {"total": lambda self, *a: list(Adds.total(self, *a))[1:]},
+    "learn": _asks(lambda self, *a: (
+        replace(b, body=replace(b.body, kind="error")) if b.phase == "contribute" and b.sender == "m1" else b
+        for b in OneByOne.ask(self, *a)
+    )),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("law", BROKEN)
+def test_an_engine_that_breaks_a_law_is_told_which(law):
+    with pytest.raises(AssertionError, match=rf"^Theirs breaks the law of '{law.split(',')[0]}'"):
+        co.testing.check_engine(engine(OneByOne, **BROKEN[law]))

@@ -75,18 +75,29 @@ def reference(server, rounds=6):
             if server == "momentum":
                 m[k] = 0.9 * m[k] + delta[k]
                 params[k] = params[k] + 0.7 * m[k]
+                continue
+            m[k], square = 0.8 * m[k] + 0.2 * delta[k], delta[k] ** 2
+            if server == "adagrad":
+                v[k] = v[k] + square
+            elif server == "adam":
+                v[k] = 0.95 * v[k] + 0.05 * square
             else:
-                m[k] = 0.8 * m[k] + 0.2 * delta[k]
-                v[k] = 0.95 * v[k] + 0.05 * delta[k] ** 2
-                params[k] = params[k] + 0.05 * m[k] / (np.sqrt(v[k]) + 1e-2)
+                v[k] = v[k] - 0.05 * square * np.sign(v[k] - square)
+            params[k] = params[k] + 0.05 * m[k] / (np.sqrt(v[k]) + 1e-2)
     return params
 
 
 @pytest.mark.parametrize(
-    ("server", "part"), [("momentum", co.Momentum(0.7, 0.9)), ("adam", co.Adam(0.05, 0.8, 0.95, 1e-2))]
+    ("server", "part"),
+    [
+        ("momentum", co.Momentum(0.7, 0.9)),
+        ("adagrad", co.Adagrad(0.05, 0.8, 1e-2)),
+        ("adam", co.Adam(0.05, 0.8, 0.95, 1e-2)),
+        ("yogi", co.Yogi(0.05, 0.8, 0.95, 1e-2)),
+    ],
 )
 def test_server_steps_are_those_of_the_papers(server, part):
-    """FedAvgM (Hsu et al., 2019) and FedAdam (Reddi et al., 2021, Algorithm 2)."""
+    """FedAvgM (Hsu et al., 2019); FedAdagrad, FedAdam and FedYogi (Reddi et al., 2021, Algorithm 2)."""
     model = co.Linear(4, 3, rate=0.2, batch=5)
     run = collaboration(co.FedAvg(model, part), model).run(rounds=6)
     for name, want in reference(server).items():
@@ -128,9 +139,21 @@ def test_several_precisions_stay_and_statistics_move_by_their_mean():
     np.testing.assert_allclose(run.shared["b"], 1.5e-9)
 
 
+@pytest.mark.parametrize("make", [co.FedAvg, lambda model, send: co.Trainer(model, None, send=send)])
+def test_only_deltas_and_models_are_sent(make):
+    with pytest.raises(co.ConfigError, match=r"The 'send' of .* must be one of 'delta', 'model'. Got 'weights'"):
+        make(co.Linear(4, 3), send="weights")
+
+
+@pytest.mark.parametrize("bound", [0.0, -1, np.nan, "wide"])
+def test_a_bound_is_above_zero(bound):
+    with pytest.raises(co.ConfigError, match="The 'bound' of FedAvg must be"):
+        co.FedAvg(co.Linear(4, 3), bound=bound)
+
+
 @pytest.mark.parametrize("participants", [1, 3])
 def test_the_laws_of_methods_hold(participants):
     model = co.MLP(4, 3, hidden=(4,), batch=4)
     sites = {f"p{i}": co.Trainer(model, (X[i], Y[i])) for i in range(participants)}
-    for server in (co.Momentum(), co.Momentum(0.5, 0.9), co.Adam()):
+    for server in (co.Momentum(), co.Momentum(0.5, 0.9), co.Adagrad(), co.Adam(), co.Yogi()):
         co.testing.check_method(co.FedAvg(model, server), sites)

@@ -164,6 +164,18 @@ def test_without_a_folder_nothing_is_kept_and_the_public_part_is_the_same():
     assert encode_tree(a.state) == encode_tree(b.state)
 
 
+def test_a_folder_that_could_not_be_opened_is_let_go(tmp_path):
+    fed = collaboration()
+    fed.run(rounds=2, folder=tmp_path)
+    secret = (tmp_path / "secret").read_bytes()
+    (tmp_path / "secret").write_bytes(b"short")
+    for _ in range(2):
+        with pytest.raises(co.LedgerError, match="must hold 32 bytes"):
+            fed.run(rounds=3, folder=tmp_path)
+    (tmp_path / "secret").write_bytes(secret)
+    assert fed.run(rounds=3, folder=tmp_path).ledger.rounds == 3
+
+
 CHILD = """
 import sys
 sys.path.insert(0, {here!r})

@@ -14,7 +14,8 @@ from comity.core.rules import Parts
 from comity.core.spec import Spec, like
 from comity.core.wire import as_tree, decode, decode_tree, encode, encode_tree, from_tree
 from comity.loop.select import Everyone
-from comity.loop.site import EMPTY, Drawer, Site, Sites, drawer_tree, tree_drawer
+from comity.loop.site import EMPTY, Drawer, Site, drawer_tree, tree_drawer
+from comity.loop.sites import Sites
 
 SECRET = co.testing.fixed_secret()
 

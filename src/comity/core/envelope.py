@@ -12,7 +12,7 @@ Key: TypeAlias = tuple[str, int, int, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of the last contribution that a site sent.
+    """Which of a site's contributions is the last that counts; whatever else it sent since was lost or refused.
 
     Attributes:
         number: the round it was for.
@@ -35,7 +35,7 @@ class Envelope:
         sender: who sent it, as the engine authenticated it.
         recipe: the sha256 of the recipe, hex.
         body: what is said.
-        receipt: on the way down, what became of the member's last contribution.
+        receipt: on the way down, which of the member's contributions is the last that counts.
         signature: Ed25519 over the other fields, or b"" where both sides are one process.
         version: of the wire format.
     """

@@ -35,7 +35,9 @@ class Secret(Protocol):
 class Participant(Protocol):
     """Runs where the data is. Data never appear in a signature.
 
-    Optional: `contribute_many(shared, locals, rounds, secrets)` does a chunk of like participants at once.
+    Optional: `alike`, a Hashable, and `contribute_many(who, shared, local, rounds, secrets)`. Participants whose
+    `alike` is the same, and not None, may be asked together: the first is told who they are, and answers for each
+    what `contribute` would, to the bit. Scores are always asked one by one.
     """
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:

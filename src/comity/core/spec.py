@@ -12,6 +12,8 @@ from comity.core.contribution import Array, Contribution, Tree
 from comity.core.errors import ContributionError
 from comity.core.tree import is_branch
 
+_sum = np.add.reduce
+
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
@@ -53,7 +55,7 @@ def like(tree: Tree, low: float = -math.inf, high: float = math.inf) -> Any:
     """A Tree of Leaf that asks for the same names, shapes and dtypes as `tree`, within [low, high]."""
     if is_branch(tree):
         return {k: like(v, low, high) for k, v in tree.items()}
-    x = np.asarray(tree)
+    x = tree if type(tree) is np.ndarray else np.asarray(tree)
     return _leaf(x.shape, x.dtype, low, high)
 
 
@@ -157,17 +159,22 @@ def _check_value(value: Any, spec: Any, scale: float, path: str) -> None:
 
 def _check_leaf(value: Any, leaf: Leaf, scale: float, path: str) -> None:
     x = value if isinstance(value, np.ndarray) else _array(value, path)
-    if leaf.shape is not None and not _fits(x.shape, leaf.shape):
+    if leaf.shape is not None and x.shape != leaf.shape and not _fits(x.shape, leaf.shape):
         raise ContributionError(f"{path} must have shape {leaf.shape}. Got {x.shape}.")
     if leaf.dtype is not None and x.dtype != np.dtype(leaf.dtype):
         raise ContributionError(f"{path} must be {leaf.dtype}. Got {x.dtype.name}.")
-    _check_finite(x, path)
+    if is_branch(value):
+        raise ContributionError(f"{path} must be an array. Got {_describe(value)}.")
+    if x.dtype.kind == "f":
+        _check_finite(x, path)
     if x.size and (leaf.low > -math.inf or leaf.high < math.inf):
+        if x.dtype.kind not in "fiubV":
+            raise ContributionError(f"{path} must be numbers. Got {_describe(value)}.")
         slack = 1e-6 * max(abs(b) for b in (leaf.low, leaf.high) if math.isfinite(b)) * scale
         low, high = float(x.min()), float(x.max())
         if low < leaf.low * scale - slack or high > leaf.high * scale + slack:
             bad = low if low < leaf.low * scale - slack else high
-            raise ContributionError(f"{path} must lie from {leaf.low:g} to {leaf.high:g}. Got {bad / scale:g}.")
+            raise ContributionError(f"{path} must lie from {leaf.low:g} to {leaf.high:g}. Got {bad / (scale or 1):g}.")
 
 
 def _check_finite(value: Any, path: str) -> None:
@@ -176,7 +183,7 @@ def _check_finite(value: Any, path: str) -> None:
             _check_finite(v, f"{path}.{k}")
     elif isinstance(value, float | np.floating) and not math.isfinite(value):
         raise ContributionError(f"{path} is {value}.")
-    elif isinstance(value, np.ndarray) and value.dtype.kind == "f" and not math.isfinite(value.sum()):
+    elif isinstance(value, np.ndarray) and value.dtype.kind == "f" and not math.isfinite(_sum(value, axis=None)):
         bad = int((~np.isfinite(value)).sum())
         word = "NaN" if np.isnan(value).any() else "infinity"
         if bad:

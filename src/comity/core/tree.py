@@ -5,6 +5,9 @@ The canonical order of a Tree is that of its sorted names at every level, whatev
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from math import prod
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -23,14 +26,22 @@ def tree_map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     if not is_branch(tree):
         return f(tree, *rest)
     if not rest:
-        return {k: tree_map(f, v) for k, v in tree.items()}
+        return {k: f(v) if type(v) is np.ndarray else tree_map(f, v) for k, v in tree.items()}
+    if len(rest) == 1:
+        other = rest[0]
+        if is_branch(other):
+            return {k: tree_map(f, v, other[k]) for k, v in tree.items()}
+        return {k: f(v, other) if type(v) is np.ndarray else tree_map(f, v, other) for k, v in tree.items()}
     return {k: tree_map(f, v, *(r[k] if is_branch(r) else r for r in rest)) for k, v in tree.items()}
 
 
 def is_branch(x: Any) -> TypeGuard[Mapping[str, Any]]:
     """Does `x` hold more of the Tree? Quick for what mostly stands in one: an abstract class is slow to ask."""
     kind = type(x)
-    return kind is dict or (kind is not np.ndarray and kind is not float and isinstance(x, Mapping))
+    return kind is dict or (kind not in _LEAVES and isinstance(x, Mapping))
+
+
+_LEAVES = frozenset((np.ndarray, float, int, bool, str, bytes, type(None)))
 
 
 def leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -93,9 +104,8 @@ class Layout:
     def of(cls, tree: Tree, dtype: str | None = None) -> "Layout":
         """The layout of `tree`; without `dtype`, the one that holds what all its leaves hold."""
         pairs = [(p, np.asarray(x)) for p, x in leaves(tree)]
-        sizes = np.cumsum([0, *(x.size for _, x in pairs)])
-        kind = dtype or (np.result_type(*{x.dtype for _, x in pairs}).name if pairs else "float64")
-        return cls(tuple(p for p, _ in pairs), tuple(x.shape for _, x in pairs), tuple(map(int, sizes)), kind)
+        shapes = tuple(x.shape for _, x in pairs)
+        return _laid(tuple(p for p, _ in pairs), shapes, dtype or frozenset(x.dtype for _, x in pairs))
 
     @property
     def size(self) -> int:
@@ -124,13 +134,16 @@ def ravel(tree: Tree, layout: Layout | None = None) -> Array:
     Returns:
         (size,) of the layout's dtype.
     """
-    layout = layout or Layout.of(tree)
-    arrays = [np.asarray(x) for _, x in leaves(tree)]
-    if whole := _one_vector(arrays, layout):
-        return whole[0]
+    arrays: list[Array] = []
+    _collect(tree, arrays)
+    kind = np.dtype(layout.dtype) if layout else arrays[0].dtype if arrays else np.dtype("float64")
+    if (whole := _one_vector(arrays, kind)) is not None:
+        return whole
     if not arrays:
-        return np.zeros(0, layout.dtype)
-    return np.concatenate([x.ravel() for x in arrays]).astype(layout.dtype, copy=False)
+        return np.zeros(0, kind)
+    if layout is None:
+        kind = np.result_type(*{x.dtype for x in arrays})
+    return np.concatenate([x.ravel() for x in arrays]).astype(kind, copy=False)
 
 
 def unravel(vector: Array, tree: Tree) -> Any:
@@ -141,16 +154,37 @@ def unravel(vector: Array, tree: Tree) -> Any:
     return tree_map(lambda v, x: v.astype(np.asarray(x).dtype, copy=False), shaped, tree)
 
 
-def _one_vector(arrays: list[Array], layout: Layout) -> list[Array]:
-    """[the vector] that all leaves are consecutive views of, or []."""
+def _collect(tree: Any, into: list[Array]) -> None:
+    """The leaves as arrays, in canonical order."""
+    if is_branch(tree):
+        for k in sorted(tree):
+            _collect(tree[k], into)
+    else:
+        into.append(np.asarray(tree))
+
+
+@lru_cache(maxsize=256)
+def _laid(
+    paths: tuple[tuple[str, ...], ...], shapes: tuple[tuple[int, ...], ...], dtype: str | frozenset[np.dtype[Any]]
+) -> Layout:
+    """Trees of one form follow each other by the thousand."""
+    kind = dtype if isinstance(dtype, str) else np.result_type(*dtype).name if dtype else "float64"
+    return Layout(paths, shapes, tuple(accumulate(map(prod, shapes), initial=0)), kind)
+
+
+def _one_vector(arrays: list[Array], dtype: np.dtype[Any]) -> Array | None:
+    """The vector that all leaves are consecutive views of, and nothing else is."""
     base = arrays[0].base if arrays else None
-    if not isinstance(base, np.ndarray) or base.ndim != 1 or base.size != layout.size or base.dtype != layout.dtype:
-        return []
-    if not base.flags.c_contiguous:
-        return []
-    start, item = base.ctypes.data, base.itemsize
-    for x, offset in zip(arrays, layout.offsets, strict=False):
-        here = x.base is base and x.flags.c_contiguous and x.dtype == base.dtype
-        if not here or (x.size and x.ctypes.data != start + offset * item):
-            return []
-    return [base]
+    if not isinstance(base, np.ndarray) or base.ndim != 1 or base.dtype != dtype or not base.flags.c_contiguous:
+        return None
+    start = at = _address(base)
+    for x in arrays:
+        here = x.base is base and x.dtype == dtype and x.flags.c_contiguous
+        if not here or (x.size and _address(x) != at):
+            return None
+        at += x.nbytes
+    return base if at - start == base.nbytes else None
+
+
+def _address(x: Array) -> int:
+    return int(x.__array_interface__["data"][0])

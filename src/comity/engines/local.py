@@ -1,11 +1,13 @@
 """The engine of one process: asks participants one after the other, in cohort order. The reference."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+from comity.core.checks import part, shown, whole, word
 from comity.core.envelope import Envelope
 from comity.core.errors import ConfigError
+from comity.core.fits import contributes
 from comity.core.parts import Engine, Participant, Roster, Until
 
 EXECUTORS = ("sequential",)
@@ -33,10 +35,11 @@ class Local:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        if self.executor is not None and self.executor not in EXECUTORS:
-            raise ConfigError(f"The 'executor' of Local must be None or one of {EXECUTORS}. Got {self.executor!r}.")
+        if self.executor is not None:
+            word("executor", "Local", self.executor, EXECUTORS)
+        object.__setattr__(self, "workers", whole("workers", "Local", self.workers, 1))
         if self.workers != 1:
-            raise ConfigError(f"The 'workers' of Local must be 1: there is one process. Got {self.workers!r}.")
+            raise ConfigError(f"The 'workers' of Local must be 1: there is one process. Got {shown(self.workers)}.")
 
     @property
     def choice(self) -> Mapping[str, Any]:
@@ -48,24 +51,28 @@ class Local:
 
         Args:
             roster: who there is.
-            answer: the sites' door.
+            answer: the sites' door; where it has `many(questions)`, all of a cohort are asked through that.
         """
-        return _InProcess(roster, answer)
+        return _InProcess(roster, answer, getattr(answer, "many", None))
 
 
 @dataclass(frozen=True)
 class _InProcess:
     names: Roster
     answer: Callable[[Envelope], Envelope]
+    many: Callable[[Iterable[Envelope]], Iterator[Envelope]] | None = None
 
     def roster(self) -> Roster:
         return self.names
 
     def ask(self, cohort: Sequence[str], message: Callable[[str], Envelope], until: Until) -> Iterator[Envelope]:
-        for name in cohort:
-            if name not in self.names:
-                raise ConfigError(f"The selection asked '{name}', who is not a participant.")
-            yield self.answer(message(name))
+        questions = (message(self._known(name)) for name in cohort)
+        return self.many(questions) if self.many else map(self.answer, questions)
+
+    def _known(self, name: str) -> str:
+        if name not in self.names:
+            raise ConfigError(f"The selection asked '{name}', who is not a participant.")
+        return name
 
 
 @dataclass(frozen=True)
@@ -90,8 +97,9 @@ class Population:
     make: Callable[[int], Participant]
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.size, int) and self.size >= 0):
-            raise ConfigError(f"The 'size' of Population must be an int >= 0. Got {self.size!r}.")
+        object.__setattr__(self, "size", whole("size", "Population", self.size))
+        if not callable(self.make):
+            part("make", "Population", self.make, ("()",), "a function of a number")
 
     def __len__(self) -> int:
         return self.size
@@ -102,8 +110,21 @@ class Population:
         return Numbers(self.size)
 
     def find(self, name: str) -> Participant:
-        """Make the participant of this name."""
-        return self.make(int(name))
+        """Make the participant of this name.
+
+        Raises:
+            KeyError: nobody has it.
+            ConfigError: `make` raised an error, or gave no participant.
+        """
+        if name not in self.names:
+            raise KeyError(name)
+        try:
+            made = self.make(int(name))
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}".rstrip(".")[:200]
+            raise ConfigError(f"The 'make' of Population must give a participant. Got {said} (for {name}).") from error
+        contributes(name, made)
+        return made
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Ask a cohort through the engine: count the bytes, keep the receipts, admit each answer once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from comity.core.contribution import Contribution
 from comity.core.envelope import Envelope, Receipt
@@ -35,7 +34,7 @@ class Asking:
         measure = _Measure()
 
         def message(to: str) -> Envelope:
-            out = Envelope(replace(round, me=to), phase, round.hub, self.recipe, body(to), self.receipts.get(to))
+            out = Envelope(round.to(to), phase, round.hub, self.recipe, body(to), self.receipts.get(to))
             heard.down[to] = heard.down.get(to, 0) + measure(out)
             return out
 
@@ -73,10 +72,14 @@ class Asking:
         return True
 
     def settle(self, turn: Round, heard: Mapping[str, Heard], closed: bool) -> None:
-        """Keep for each member asked what its next question will say became of its answer."""
-        for h in heard.values():
-            for who in h.asked:
-                self.receipts[who] = Receipt(turn.number, turn.attempt, closed and who in h.accepted)
+        """Keep for each member the last answer that counts: every later question says which, as any may be lost.
+
+        A site that holds another answer, newer ones included, drops it.
+        """
+        if closed:
+            receipt = Receipt(turn.number, turn.attempt, True)
+            for h in heard.values():
+                self.receipts.update(dict.fromkeys(h.accepted, receipt))
 
 
 class _Measure:

@@ -7,7 +7,7 @@ from typing import Any
 
 from comity.core.contribution import Contribution
 from comity.core.envelope import Envelope
-from comity.core.errors import ContributionError, WireError
+from comity.core.errors import ChannelError, ContributionError, WireError
 from comity.core.parts import Secret, Transform, Until
 from comity.core.round import Round
 from comity.core.spec import Spec, check, zeros
@@ -41,9 +41,18 @@ class Attempt:
         """Ask, gather and combine.
 
         Returns:
-            Did every hub reach its quorum; what each heard; and the states, changed only if so.
+            Did every hub reach its quorum; what each heard; and the states, changed only if so. Where channel
+            or combiner could make nothing of what came, no hub did: each is told why.
         """
         self.states = states
+        try:
+            return self._closed(states)
+        except (ChannelError, ContributionError) as error:
+            for heard in self.heard.values():
+                heard.failed = str(error)
+            return False, self.heard, dict(states)
+
+    def _closed(self, states: Mapping[str, HubState]) -> tuple[bool, Mapping[str, Heard], dict[str, HubState]]:
         for hub, cohort in self.members.items():
             self.sessions[hub] = self.parts.channel.setup(cohort, self._channel_ask(hub), self.turns[hub])
             self.public[hub] = self._published(self.states[hub], self.turns[hub])
@@ -113,14 +122,14 @@ class Attempt:
             if not here or not self.asking.admitted(answer, heard, "contribute"):
                 continue
             try:
-                c = from_tree(answer.body.value[hub])  # type: ignore[index, call-overload]
+                c = from_tree(answer.body.value[hub], answer.sender)  # type: ignore[index, call-overload]
             except (TypeError, KeyError, IndexError, ValueError, WireError):
                 heard.refused.append((answer.sender, f"{answer.sender} sent no contribution for hub '{hub}'."))
                 continue
-            if c.sender not in ("", answer.sender):
+            if c.sender != answer.sender:
                 heard.refused.append((answer.sender, f"{answer.sender} claims to be '{c.sender}'."))
                 continue
-            yield Contribution(c.kind, c.value, c.weight, c.metrics, answer.sender)
+            yield c
 
     def _gather(self, hub: str, answers: Iterator[Envelope]) -> tuple[Any, list[dict[str, Any]]]:
         """What the combiner needs: the sum, or the list in cohort order; and the members' new entries."""
@@ -157,7 +166,8 @@ class Attempt:
         news: list[dict[str, Any]] = [{} for _ in parts.transforms]
         if parts.channel.reveals != "each":
             return c, news
-        for i, t in reversed(list(enumerate(parts.transforms))):
+        for i in reversed(range(len(news))):
+            t = parts.transforms[i]
             if t.decodes == "each":
                 c, news[i][who] = self._undone(t, c, self._entry(state, i, who), turn)
         check(c, self._spec(state, who, turn), lifted=parts.combiner.needs != "each")
@@ -202,11 +212,15 @@ class Attempt:
 def _same(told: tuple[str, Contribution, Any, Contribution], home: str, shared: Contribution, views: Any) -> bool:
     """Is this the question that was put last? Then it is laid out, and measured, once."""
     was_home, was, was_views, _ = told
-    if home != was_home or shared.value is not was.value or shared.kind != was.kind:
+    if shared.value is not was.value or home != was_home or shared.kind != was.kind or views.keys() != was_views.keys():
         return False
-    plain = isinstance(shared.weight, float | int) and isinstance(was.weight, float | int) and not shared.metrics
-    alike = plain and shared.weight == was.weight and not was.metrics and views.keys() == was_views.keys()
-    return alike and all(v is None for v in (*views.values(), *was_views.values()))
+    plain = type(shared.weight) in _NUMBERS and type(was.weight) in _NUMBERS and shared.weight == was.weight
+    if not plain or shared.metrics or was.metrics:
+        return False
+    return all(v is None for v in views.values()) and all(v is None for v in was_views.values())
+
+
+_NUMBERS = (float, int)
 
 
 def _homes(members: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """Add contributions in cohort order, whatever the order in which they come."""
 
 import math
+from dataclasses import replace
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -26,9 +28,9 @@ class Fold:
         self.asked = asked
         self.size = max(1, math.ceil(asked / BLOCKS))
         self._open: dict[int, _Block] = {}
-        self._done: dict[int, Contribution | None] = {}
+        self._done: dict[int, _Sum | Contribution | None] = {}
         self._joined = 0
-        self._total: Contribution | None = None
+        self._total: _Sum | None = None
         self._shapes: Any = None
 
     def add(self, position: int, c: Contribution | None) -> None:
@@ -38,13 +40,14 @@ class Fold:
             ContributionError: its leaves differ from those taken before; the sum is unchanged.
         """
         if c is not None:
+            c = c if type(c.weight) is float else replace(c, weight=tree_map(_float_weight, c.weight))
             self._same_shape(c)
         number = position // self.size
         end = min((number + 1) * self.size, self.asked)
-        block = self._open.setdefault(number, _Block(number * self.size, end))
+        block = self._open.get(number) or self._open.setdefault(number, _Block(number * self.size, end))
         block.take(position, c)
         if block.at == end:
-            self._done[number] = self._open.pop(number).total
+            self._done[number] = self._open.pop(number).sum
             self._join()
 
     def total(self) -> Contribution | None:
@@ -54,25 +57,26 @@ class Fold:
                 block = self._open.pop(number, None)
                 self._done[number] = block.close() if block else None
         self._join()
-        return self._total
+        return self._total.all() if self._total is not None else None
 
     def _join(self) -> None:
         while self._joined in self._done:
             block = self._done.pop(self._joined)
             self._joined += 1
-            if block is not None:
-                self._total = block if self._total is None else _plus(self._total, block)
+            if block is not None and self._total is not None:
+                self._total.add(block)
+            elif block is not None:
+                self._total = _summed(block)
 
     def _same_shape(self, c: Contribution) -> None:
-        shapes = _looks(c.value), _looks(c.weight)
-        if shapes == self._shapes:
+        if self._shapes is not None and _fits(c.value, self._shapes[0]) and _fits(c.weight, self._shapes[1]):
             return
         for path, x in leaves({"value": c.value, "weight": c.weight}):
             if _looks(x)[1] not in "fiub":
                 raise ContributionError(f"{'.'.join(path)} does not add: only numbers do. Use combine=Collect().")
         if self._shapes is not None:
             raise ContributionError("Its names, shapes or weights do not add to what others sent.")
-        self._shapes = shapes
+        self._shapes = _looks(c.value), _looks(c.weight)
 
 
 class _Block:
@@ -80,29 +84,59 @@ class _Block:
 
     def __init__(self, start: int, end: int) -> None:
         self.at, self.end = start, end
-        self.total: Contribution | None = None
+        self.sum: _Sum | Contribution | None = None
         self._early: dict[int, Contribution | None] = {}
 
     def take(self, position: int, c: Contribution | None) -> None:
-        self._early[position] = c
+        if position == self.at:
+            self._add(c)
+            self.at += 1
+        else:
+            self._early[position] = c
         while self.at in self._early:
-            self._sum(self._early.pop(self.at))
+            self._add(self._early.pop(self.at))
             self.at += 1
 
-    def close(self) -> Contribution | None:
+    def close(self) -> "_Sum | Contribution | None":
         for position in sorted(self._early):
-            self._sum(self._early.pop(position))
-        return self.total
+            self._add(self._early.pop(position))
+        return self.sum
 
-    def _sum(self, c: Contribution | None) -> None:
-        if c is not None:
-            self.total = _wide(c) if self.total is None else _plus(self.total, c)
+    def _add(self, c: Contribution | None) -> None:
+        if c is None:
+            return
+        if self.sum is None:
+            self.sum = c
+        else:
+            self.sum = _summed(self.sum)
+            self.sum.add(c)
 
 
-def _wide(c: Contribution) -> Contribution:
-    """A sum of one: copies that later contributions are added into."""
-    metrics = {k: (float(s), float(n)) for k, (s, n) in c.metrics.items()}
-    return Contribution(c.kind, tree_map(_widened, c.value), tree_map(_widened_weight, c.weight), metrics)
+class _Sum:
+    """A running sum in wide numbers, whose arrays are its own."""
+
+    def __init__(self, c: Contribution) -> None:
+        self.kind = c.kind
+        self.value = tree_map(_widened, c.value)
+        self.weight: Any = tree_map(_widened_weight, c.weight)
+        self.metrics = {k: (float(s), float(n)) for k, (s, n) in c.metrics.items()}
+
+    def add(self, c: "Contribution | _Sum") -> None:
+        tree_map(_into, self.value, c.value)
+        weight: Any = c.weight
+        plain = type(weight) is float and type(self.weight) is float
+        self.weight = self.weight + weight if plain else tree_map(add, self.weight, weight)
+        for name, (s, n) in c.metrics.items():
+            before = self.metrics.get(name, (0.0, 0.0))
+            self.metrics[name] = (before[0] + s, before[1] + n)
+
+    def all(self) -> Contribution:
+        return Contribution(self.kind, self.value, self.weight, self.metrics)
+
+
+def _summed(c: "_Sum | Contribution") -> "_Sum":
+    """A sum of one is widened only when another is to be added."""
+    return c if isinstance(c, _Sum) else _Sum(c)
 
 
 def _looks(x: Any) -> Any:
@@ -113,24 +147,31 @@ def _looks(x: Any) -> Any:
     return a.shape, a.dtype.kind
 
 
+def _fits(x: Any, looks: Any) -> bool:
+    """Is `looks` what this leaf or branch looks like? As `_looks(x) == looks`, without making it."""
+    if type(x) is np.ndarray:
+        return type(looks) is tuple and looks == (x.shape, x.dtype.kind)
+    if type(x) is float:
+        return looks == ((), "f")  # type: ignore[no-any-return]
+    if is_branch(x):
+        alike = type(looks) is dict and x.keys() == looks.keys()
+        return alike and all(_fits(v, looks[k]) for k, v in x.items())
+    return bool(_looks(x) == looks)
+
+
 def _widened(x: Any) -> Any:
     a = np.asarray(x)
     return np.array(a, np.float64 if a.dtype.kind == "f" else np.int64)
 
 
+def _float_weight(w: Any) -> Any:
+    """Weights are floats, so that 20, 20.0 and a 0-d array of it add; what is no number stays, to be refused."""
+    a = np.asarray(w)
+    return w if a.dtype.kind not in "fiub" else a.astype(np.float64) if a.ndim else float(a)
+
+
 def _widened_weight(w: Any) -> Any:
     return np.array(w, np.float64) if np.ndim(w) else float(w)
-
-
-def _plus(total: Contribution, c: Contribution) -> Contribution:
-    """Add into `total`, whose arrays are its own."""
-    tree_map(_into, total.value, c.value)
-    weight = tree_map(lambda a, b: a + b, total.weight, c.weight)
-    metrics = dict(total.metrics)
-    for name, (s, n) in c.metrics.items():
-        before = metrics.get(name, (0.0, 0.0))
-        metrics[name] = (before[0] + s, before[1] + n)
-    return Contribution(total.kind, total.value, weight, metrics)
 
 
 def _into(a: Any, b: Any) -> None:

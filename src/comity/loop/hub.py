@@ -36,6 +36,7 @@ class Heard:
     refused: list[tuple[str, str]] = field(default_factory=list)
     dropped: list[tuple[str, str]] = field(default_factory=list)
     metrics: Metrics = field(default_factory=dict)
+    failed: str = ""
     answered: set[str] = field(default_factory=set)
     asked_set: frozenset[str] = field(init=False)
 

@@ -15,7 +15,7 @@ from comity.core.rules import Parts
 from comity.core.spec import Leaf, Spec, check
 from comity.core.tree import frozen
 from comity.loop.asking import Asking
-from comity.loop.attempt import Attempt
+from comity.loop.attempt import Attempt, _homes
 from comity.loop.fold import Fold
 from comity.loop.hub import Event, Heard, HubState, add_metrics
 
@@ -74,25 +74,32 @@ class Rounds:
         raise TooFewParticipants(_too_few(number, heard, self.parts))
 
     def score(self, states: Mapping[str, HubState], number: int, select: Select) -> Metrics:
-        """Ask for scores of what is shared now; they add, so each metric is a (sum, count)."""
+        """Ask for scores of what is shared now, of each member those of what its home shares.
+
+        They add, so each metric is a (sum, count).
+        """
         turn = replace(self.base, number=number)
+        homes = _homes(self._members(turn)) if len(states) > 1 else {}
         heard = {}
         total: dict[str, tuple[float, float]] = {}
         for hub, cohort in select(self.roster, turn, self.past, self.secret).items():
-            state = states.get(hub) or next(iter(states.values()))
-            heard[hub] = self._scored(hub, cohort, state, turn)
+            told = {who: homes.get(who, hub) for who in cohort}
+            heard[hub] = self._scored(hub, told, states, turn)
             add_metrics(total, heard[hub].metrics)
         self.listen(Event("score", turn, True, heard))
         return total
 
-    def _scored(self, hub: str, cohort: Sequence[str], state: HubState, turn: Round) -> Heard:
+    def _scored(self, hub: str, homes: Mapping[str, str], states: Mapping[str, HubState], turn: Round) -> Heard:
+        """What one hub hears of members, each of whom is told what its home shares."""
+        cohort = list(homes)
         heard = Heard(hub, cohort, turn=(turn.number, turn.attempt))
         where = replace(turn, hub=hub, asked=len(cohort))
         place = {who: i for i, who in enumerate(cohort)}
         fold = Fold(len(cohort))
 
         def body(to: str) -> Contribution:
-            shared = self.parts.method.share(state.method, to, where)
+            state = states.get(homes[to]) or next(iter(states.values()))
+            shared = self.parts.method.share(state.method, to, replace(where, hub=homes[to]))
             return replace(shared, kind="score", value=frozen(shared.value))
 
         for answer in self.asking.ask(where, cohort, heard, "score", body):
@@ -112,6 +119,8 @@ class Rounds:
 
 def _too_few(number: int, heard: Mapping[str, Heard], parts: Parts) -> str:
     for h in heard.values():
+        if h.failed:
+            return f"Round {number + 1} could not be combined. {h.failed} Nothing is lost: run the same again."
         need = parts.needed(len(h.asked))
         if len(h.accepted) < need:
             why = "; ".join(f"{who}: {reason}" for who, reason in [*h.refused, *h.dropped][:5])

@@ -1,17 +1,17 @@
 """The participant's side of the wall: its data, its drawer, and what becomes of a question."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from comity.core.contribution import Contribution, Tree
 from comity.core.envelope import Envelope, Key, Receipt
-from comity.core.errors import ConfigError, ContributionError
+from comity.core.errors import ContributionError
 from comity.core.parts import Participant, Secret
 from comity.core.round import Round
 from comity.core.rules import Parts
-from comity.core.tree import owned, tree_map
+from comity.core.tree import is_branch, owned
 from comity.core.wire import as_tree, encode, from_tree
 
 
@@ -45,6 +45,27 @@ class Drawer:
     pending: Pending | None = None
 
 
+class Work(NamedTuple):
+    """What a site asks its participant to do."""
+
+    participant: Participant
+    shared: Contribution
+    local: Tree
+    round: Round
+    secret: Secret
+
+    def done(self) -> tuple[Contribution, Tree]:
+        """Do it: the plain way."""
+        return self.participant.contribute(self.shared, self.local, self.round, self.secret)
+
+    @property
+    def alike(self) -> Hashable:
+        """Participants for whom this is the same, and not None, can do their work together."""
+        return getattr(self.participant, "alike", None) if self.shared.kind != "score" else None
+
+
+Done: TypeAlias = tuple[Contribution, Tree]
+Answering: TypeAlias = Generator[Work, Done, tuple[Envelope, Drawer]]
 EMPTY = Drawer({})
 MOST_SAID = 1000
 
@@ -71,16 +92,37 @@ class Site:
             The answer, and the drawer after it. Where the participant's own code fails, the answer's
             body is of kind "error" and the drawer is as it was.
         """
+        answering = self.answering(asked, drawer)
+        try:
+            work = next(answering)
+            while True:
+                try:
+                    given = work.done()
+                except Exception as error:  # noqa: BLE001  user code may raise anything; the hub is told
+                    work = answering.throw(error)
+                else:
+                    work = answering.send(given)
+        except StopIteration as end:
+            answer: tuple[Envelope, Drawer] = end.value
+            return answer
+
+    def answering(self, asked: Envelope, drawer: Drawer) -> Answering:
+        """As `answer`, but the participant's own work is yielded, to be done by whoever asks: alone or with others."""
         drawer = settle(drawer, asked)
         pending = drawer.pending
         if pending is not None and pending.key == asked.key:
             return self._again(asked, pending), drawer
         held = pending.local if pending is not None and asked.phase != "score" else drawer.local
         try:
-            body, local = self._phase(asked, held)
+            if asked.phase in ("contribute", "score"):
+                work, local = self._asked(asked, held)
+                given, after = yield work
+                body, local = self._given(asked, given, after, local)
+            else:
+                body, local = self._channel(asked, held)
         except Exception as error:  # noqa: BLE001  user code may raise anything; the hub is told, the run goes on
             return self._reply(asked, failure(error)), drawer
-        if local is held:
+        if asked.phase == "score" or local is held:
             return self._reply(asked, body), drawer
         return self._reply(asked, body), Drawer(drawer.local, Pending(asked.key, asked.body, body, local))
 
@@ -94,12 +136,30 @@ class Site:
     def _reply(self, asked: Envelope, body: Contribution) -> Envelope:
         return Envelope(asked.round, asked.phase, self.name, asked.recipe, body)
 
-    def _phase(self, asked: Envelope, local: Mapping[str, Any]) -> tuple[Contribution, Mapping[str, Any]]:
-        if asked.phase == "score":
-            c, _ = self.participant.contribute(asked.body, _own(local, self._mine), asked.round, self.secret)
-            return from_tree(as_tree(c)), local
+    def _asked(self, asked: Envelope, local: Mapping[str, Any]) -> tuple[Work, Mapping[str, Any]]:
+        """What the participant is to do, and the drawers after what came down was unpacked."""
+        shared = asked.body
         if asked.phase == "contribute":
-            return self._contribute(asked.body, asked.round, local)
+            told: Any = asked.body.value
+            shared, local = self._unpack(from_tree(_fresh(told["shared"])), asked.round, local)
+        return Work(self.participant, shared, _own(local, self._mine), asked.round, self.secret), local
+
+    def _given(
+        self, asked: Envelope, given: Contribution, after: Tree, local: Mapping[str, Any]
+    ) -> tuple[Contribution, Mapping[str, Any]]:
+        """What the participant gave, as it travels, and the drawers after it. A score writes none."""
+        if asked.phase == "score":
+            return from_tree(as_tree(given)), local
+        told: Any = asked.body.value
+        local = _put(local, self._mine, after)
+        c = self.parts.combiner.lift(given)
+        c, local = self._encode(c, told["public"], asked.round, local)
+        if c.value is given.value:
+            c = replace(c, value=owned(c.value))
+        return self._seal(c, told["views"], asked.round, local)
+
+    def _channel(self, asked: Envelope, local: Mapping[str, Any]) -> tuple[Contribution, Mapping[str, Any]]:
+        """One phase of the channel's own."""
         memory = _own(local, "channel")
         c, after = self.parts.channel.answer(asked.body, memory, asked.round, self.secret)
         return c, _put(local, "channel", after)
@@ -108,24 +168,11 @@ class Site:
     def _mine(self) -> str:
         return drawer_of(self.participant, "participant")
 
-    def _contribute(
-        self, body: Contribution, round: Round, local: Mapping[str, Any]
-    ) -> tuple[Contribution, Mapping[str, Any]]:
-        told: Any = body.value
-        shared, local = self._unpack(from_tree(told["shared"]), round, local)
-        shared = Contribution(shared.kind, _fresh(shared.value), shared.weight, shared.metrics, shared.sender)
-        given, after = self.participant.contribute(shared, _own(local, self._mine), round, self.secret)
-        local = _put(local, self._mine, after)
-        c = self.parts.combiner.lift(given)
-        c, local = self._encode(c, told["public"], round, local)
-        if c.value is given.value:
-            c = replace(c, value=owned(c.value))
-        return self._seal(c, told["views"], round, local)
-
     def _unpack(
         self, c: Contribution, round: Round, local: Mapping[str, Any]
     ) -> tuple[Contribution, Mapping[str, Any]]:
-        for i, t in reversed(list(enumerate(self.parts.transforms))):
+        for i in reversed(range(len(self.parts.transforms))):
+            t = self.parts.transforms[i]
             if unpack := getattr(t, "unpack", None):
                 name = drawer_of(t, f"transforms.{i}")
                 c, after = unpack(c, _own(local, name), round)
@@ -211,85 +258,16 @@ def tree_drawer(tree: Any) -> Drawer:
     return Drawer(tree["local"], Pending(key, p["question"], from_tree(p["reply"]), p["local"]))
 
 
-class Sites:
-    """The sites of one process: each is built when it is drawn, and its drawer kept when it holds something.
-
-    Args:
-        find: name to participant.
-        parts: the parts that both sides agreed on.
-        secret: name to that side's own secret.
-        stored: name to a drawer kept earlier, or None.
-    """
-
-    def __init__(
-        self,
-        find: Callable[[str], Participant],
-        parts: Parts,
-        secret: Callable[[str], Secret],
-        stored: Callable[[str], Drawer | None],
-    ) -> None:
-        """Put the sites behind one door."""
-        self._find, self._parts, self._secret, self._stored = find, parts, secret, stored
-        self._drawers: dict[str, Drawer] = {}
-        self._touched: set[str] = set()
-
-    def answer(self, asked: Envelope) -> Envelope:
-        """Answer as the site named in `asked.round.me`."""
-        name = asked.round.me
-        participant = self._find(name)
-        if not callable(getattr(participant, "contribute", None)):
-            kind = type(participant).__name__
-            raise ConfigError(f"Participant '{name}' must have a contribute method. Got {kind}. Use co.Trainer.")
-        before = self.drawer(name)
-        reply, after = Site(name, participant, self._parts, self._secret(name)).answer(asked, before)
-        if after is not before:
-            self._drawers[name] = after
-            self._touched.add(name)
-        return reply
-
-    def drawer(self, name: str) -> Drawer:
-        """A site's drawer as it is now."""
-        if name not in self._drawers and (stored := self._stored(name)) is not None:
-            self._drawers[name] = stored
-        return self._drawers.get(name, EMPTY)
-
-    def kept(self, name: str, receipt: Receipt | None) -> Tree:
-        """What a site has kept once it is told what became of its last answer.
-
-        Raises:
-            ConfigError: there is no such participant.
-        """
-        try:
-            participant = self._find(name)
-        except (KeyError, ValueError):
-            raise ConfigError(f"There is no participant '{name}'. Use a name of the roster.") from None
-        drawer = self.drawer(name)
-        local = committed(drawer, receipt) or drawer.local
-        return dict(local.get(drawer_of(participant, "participant"), {}))
-
-    def touched(self) -> Mapping[str, Drawer]:
-        """The drawers that changed since `forget`."""
-        return {name: self._drawers[name] for name in sorted(self._touched)}
-
-    def forget(self) -> None:
-        """They are saved: begin to note anew which drawers change."""
-        self._touched = set()
-
-
 def _own(local: Mapping[str, Any], name: str) -> Any:
     """A part's drawer as it may change it: fresh dicts, and arrays that are read only."""
-    return _fresh(local.get(name, {}))
+    return _fresh(local[name]) if name in local else {}
 
 
 def _fresh(tree: Any) -> Any:
-    return tree_map(_same, tree)
-
-
-def _same(x: Any) -> Any:
-    return x
+    return {k: _fresh(v) if is_branch(v) else v for k, v in tree.items()} if is_branch(tree) else tree
 
 
 def _put(local: Mapping[str, Any], name: str, after: Any) -> Mapping[str, Any]:
     """The drawers with one changed; the same object when it was and stays empty."""
-    empty = isinstance(after, Mapping) and not after and name not in local
+    empty = name not in local and not after and (type(after) is dict or isinstance(after, Mapping))
     return local if empty else {**local, name: owned(after)}

@@ -1,14 +1,14 @@
 """Data as tensors, and the batches of an epoch: gathered many at a time, without a DataLoader."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
-from comity.adapters.common import pair
+from comity.adapters.rows import numbers, pair
 from comity.core.contribution import Array
 from comity.core.errors import ConfigError
 
@@ -22,9 +22,8 @@ def tensor(values: Any, dtype: torch.dtype, device: str) -> Tensor:
         ConfigError: no numbers.
     """
     if not isinstance(values, Tensor):
-        array = np.asarray(values)
-        if array.dtype.kind not in "fiub":
-            raise ConfigError(f"Data must be numbers. Got dtype {array.dtype}. Encode them first.")
+        plain = type(values) is np.ndarray and values.dtype.kind in "fiub"
+        array = values if plain else numbers("data", "TorchModel", values)
         if not array.flags.writeable or any(s < 0 for s in array.strides):
             array = array.copy()
         values = torch.from_numpy(array)
@@ -39,12 +38,21 @@ def target(values: Any, dtype: torch.dtype, device: str) -> Tensor:
     return y if y.is_floating_point() else y.long()
 
 
+class Ready(NamedTuple):
+    """Examples as the module takes them."""
+
+    x: Tensor
+    y: Tensor
+
+
 def tensors(data: Any, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor] | Dataset[Any]:
     """(X, y) as tensors; or, where rows exist only one by one, the Dataset itself.
 
     Raises:
         ConfigError: neither a pair nor a Dataset with a length.
     """
+    if isinstance(data, Ready):
+        return data
     whole = _whole(data)
     if isinstance(whole, Dataset):
         if not hasattr(whole, "__getitem__") or not hasattr(whole, "__len__") or len(whole) == 0:
@@ -53,7 +61,7 @@ def tensors(data: Any, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]
             )
         return whole
     x, y = pair(whole, "TorchModel")
-    return tensor(x, dtype, device), target(y, dtype, device)
+    return Ready(tensor(x, dtype, device), target(y, dtype, device))
 
 
 def _whole(data: Any) -> Any:
@@ -87,6 +95,10 @@ def batches(
     """
     for order in orders:
         widths, at = sizes(len(order), batch, pairs), 0
+        if len(widths) == 1 and isinstance(data, tuple):
+            where = torch.from_numpy(order).to(like.device)
+            yield data[0][where], data[1][where]
+            continue
         for i in range(0, len(widths), _BLOCK):
             block = widths[i : i + _BLOCK]
             rows = order[at : at + sum(block)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from comity.adapters.common import mask_of
 from comity.adapters.torch.flat import Flat
+from comity.core.checks import refusal
 from comity.core.errors import ConfigError
 from comity.core.parts import Step
 
@@ -34,11 +35,47 @@ ELEMENTWISE = frozenset(
 """Losses of torch that compare output and target number by number, and would broadcast."""
 
 
+_CLASSES = ("cross_entropy", "CrossEntropyLoss", "nll_loss", "NLLLoss")
+
+
 def loss_name(loss: Any) -> str:
     """The name of a loss of torch, "" for any other."""
     inner = loss.func if isinstance(loss, partial) else loss
     kind = type(inner) if isinstance(inner, nn.Module) else inner
     return getattr(kind, "__name__", "") if str(getattr(kind, "__module__", "")).startswith("torch.") else ""
+
+
+def classes_fit(outputs: Tensor, y: Tensor, loss: Any) -> None:
+    """Refuse class numbers for which cross-entropy has no output.
+
+    Raises:
+        ConfigError: a label below 0 (but for the one to be ignored) or beyond the outputs.
+    """
+    if loss_name(loss) not in _CLASSES or y.is_floating_point() or outputs.ndim < 2:
+        return
+    ignored = getattr(loss, "keywords", {}).get("ignore_index", getattr(loss, "ignore_index", -100))
+    counted = y[y != ignored]
+    low, high = (int(counted.min()), int(counted.max())) if counted.numel() else (0, 0)
+    if low < 0 or high >= outputs.shape[1]:
+        raise ConfigError(
+            f"The y must be class numbers from 0 to {outputs.shape[1] - 1}. Got {low if low < 0 else high}. "
+            "Number the classes, or give the module more outputs."
+        )
+
+
+def device_of(device: Any) -> str:
+    """A device of this machine.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    try:
+        kind = torch.device(device).type if isinstance(device, str | torch.device) else ""
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda", "mps", "xpu") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise refusal("device", "TorchModel", "a device of this machine", device, 'Use "cpu".')
+    return str(device)
 
 
 @contextmanager
@@ -50,10 +87,7 @@ def around(device: str, threads: int | None, seed: int) -> Iterator[None]:
     try:
         if threads is not None and threads != before:
             torch.set_num_threads(threads)
-        generator.manual_seed(seed)
-        if cuda is not None:
-            with torch.cuda.device(kind):
-                torch.cuda.manual_seed(seed)
+        reseed(device, seed)
         yield
     finally:
         generator.set_state(state)
@@ -61,6 +95,14 @@ def around(device: str, threads: int | None, seed: int) -> Iterator[None]:
             torch.cuda.set_rng_state(cuda, kind)
         if torch.get_num_threads() != before:
             torch.set_num_threads(before)
+
+
+def reseed(device: str, seed: int) -> None:
+    """Begin torch's random streams anew."""
+    torch.default_generator.manual_seed(seed)
+    if device.startswith("cuda"):
+        with torch.cuda.device(torch.device(device)):
+            torch.cuda.manual_seed(seed)
 
 
 def aligned(outputs: Tensor, y: Tensor, elementwise: bool) -> Tensor:
@@ -169,9 +211,8 @@ def train(
         value = loss(x, y)
         value.backward()
         move()
-        losses.append(value.detach())
+        losses.append(value.item() if flat.array is not None else value.detach())
         counts.append(len(y))
-    if not losses:
-        return 0.0, 0
-    weights = torch.tensor(counts, dtype=torch.float64)
-    return float(torch.stack(losses).to("cpu", torch.float64) @ weights), sum(counts)
+    if flat.array is None and losses:
+        losses = torch.stack(losses).to("cpu", torch.float64).tolist()
+    return float(sum(a * n for a, n in zip(losses, counts, strict=True))), sum(counts)

@@ -1,6 +1,7 @@
 """One module, used again for every client: its parameters, gradients and averaged buffers are views of one vector."""
 
 import copy
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from comity.core.contribution import Array, Tree
 from comity.core.errors import ConfigError
 from comity.core.tree import Layout
 
-Policy = Literal["average", "local", "reset"]
+Policy = Literal["average", "local", "reset", "frozen"]
 _OPTIM = torch.optim
 ELEMENTWISE = (
     _OPTIM.SGD,
@@ -40,7 +41,8 @@ class Buffer:
         name: as in `named_buffers`.
         owner: the submodule that holds it.
         leaf: its name there.
-        policy: "average" (in the Tree), "local" (stays at the site) or "reset" (anew in each fit).
+        policy: "average" (in the Tree), "local" (stays at the site), "reset" (anew in each fit) or "frozen" (never
+            moves).
         home: where its values live while the module is used.
         first: its values at construction.
     """
@@ -67,14 +69,39 @@ class Buffer:
 
 
 def policies(module: nn.Module, wanted: Policy) -> dict[str, Policy]:
-    """What becomes of each buffer: counts (integers) are never averaged, constants (not persistent) never move."""
+    """What becomes of each buffer: counts (integers) are never averaged, constants (not persistent) never move.
+
+    Running statistics of a frozen normalisation stay as they are: they belong to weights that do not travel.
+    """
     out: dict[str, Policy] = {}
+    still = {id(m) for m in frozen_norms(module)}
     for name, tensor in module.named_buffers():
         path, _, leaf = name.rpartition(".")
-        constant = leaf in module.get_submodule(path)._non_persistent_buffers_set
+        owner = module.get_submodule(path)
         counts = wanted == "average" and not tensor.is_floating_point()
-        out[name] = "reset" if constant or counts else wanted
+        constant = leaf in owner._non_persistent_buffers_set
+        out[name] = "frozen" if id(owner) in still else "reset" if constant or counts else wanted
     return out
+
+
+def frozen_norms(module: nn.Module) -> list[nn.Module]:
+    """Normalisations with running statistics (BatchNorm, InstanceNorm) that have weights, all of them frozen."""
+    norms = (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._NormBase))
+    weights = ((m, list(m.parameters(recurse=False))) for m in norms)
+    return [m for m, own in weights if own and not any(p.requires_grad for p in own)]
+
+
+def frozen_values(module: nn.Module) -> dict[str, str]:
+    """The sha256, hex, of each parameter that is not trained and each buffer that never moves, by name."""
+    held: dict[str, Tensor] = {n: p for n, p in module.named_parameters() if not p.requires_grad}
+    kinds = policies(module, "average")
+    held |= {n: b for n, b in module.named_buffers() if kinds[n] == "frozen"}
+    return {name: _digest(held[name]) for name in sorted(held)}
+
+
+def _digest(tensor: Tensor) -> str:
+    plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.sha256(plain.numpy().data).hexdigest()
 
 
 class Flat:
@@ -101,6 +128,7 @@ class Flat:
         self.gradient = torch.zeros_like(self.vector)
         self.array = self.vector.numpy() if self.vector.device.type == "cpu" else None
         here, slopes = self.layout.tree(self.vector), self.layout.tree(self.gradient)
+        self.places: dict[str, Array] = self.layout.tree(self.array) if self.array is not None else {}
         with torch.no_grad():
             for name, tensor in (trained | averaged).items():
                 here[name].copy_(tensor)
@@ -111,31 +139,58 @@ class Flat:
         self.buffers = [self._buffer(n, b, kinds[n], here) for n, b in list(self.module.named_buffers())]
         self.resident = sorted((b for b in self.buffers if b.policy == "local"), key=lambda b: b.name)
         self.start = self.take()
-        norms = nn.modules.batchnorm._BatchNorm
-        self.pairs = any(isinstance(m, norms) for m in self.module.modules())
+        norms, self._still = nn.modules.batchnorm._BatchNorm, frozen_norms(self.module)
+        still = {id(m) for m in self._still}
+        self.pairs = any(isinstance(m, norms) and id(m) not in still for m in self.module.modules())
         self._optimizer: torch.optim.Optimizer | None = None
+        self._training = False
 
     def _buffer(self, name: str, tensor: Tensor, policy: Policy, here: Mapping[str, Tensor]) -> Buffer:
         path, _, leaf = name.rpartition(".")
         home = here[name] if policy == "average" else tensor.detach().clone()
         return Buffer(name, self.module.get_submodule(path), leaf, policy, home, tensor.detach().clone())
 
-    @torch.no_grad()
+    def train(self) -> None:
+        """Switch all submodules to training; walking through them is slow, so only when they were not."""
+        if not self._training:
+            self.module.train()
+            for norm in self._still:
+                norm.eval()
+            self._training = True
+
+    def eval(self) -> None:
+        """Switch all submodules to evaluation."""
+        self.module.eval()
+        self._training = False
+
     def put(self, params: Tree, local: Mapping[str, Any] | None = None) -> None:
         """Copy parameters in, and the local buffers (their first values where there are none)."""
-        vector = flat(params, self.layout, "TorchModel")
-        if self.array is not None:
-            self.array[...] = vector
+        if self.array is not None and self._alike(params):
+            for name, place in self.places.items():
+                place[...] = params[name]  # type: ignore[index, call-overload]
+        elif self.array is not None:
+            self.array[...] = flat(params, self.layout, "TorchModel")
         else:
-            self.vector.copy_(torch.from_numpy(np.require(vector, requirements="W")))
-        for buffer in self.buffers:
-            buffer.bind(local[buffer.name] if local and buffer.policy == "local" else None)
+            vector = flat(params, self.layout, "TorchModel")
+            with torch.no_grad():
+                self.vector.copy_(torch.from_numpy(np.require(vector, requirements="W")))
+        if self.buffers:
+            with torch.no_grad():
+                for buffer in self.buffers:
+                    buffer.bind(local[buffer.name] if local and buffer.policy == "local" else None)
+
+    def _alike(self, params: Any) -> bool:
+        """Are these arrays of the names and shapes that are asked for?"""
+        if type(params) is not dict or params.keys() != self.places.keys():
+            return False
+        return all(type(x) is np.ndarray and x.shape == self.places[name].shape for name, x in params.items())
 
     def take(self) -> Any:
         """Copy parameters and averaged buffers out: a Tree of views of one new numpy vector."""
-        with torch.no_grad():
-            for buffer in self.buffers:
-                buffer.settle()
+        if self.buffers:
+            with torch.no_grad():
+                for buffer in self.buffers:
+                    buffer.settle()
         out: Array = self.array.copy() if self.array is not None else self.vector.cpu().numpy()
         return self.layout.tree(out)
 

@@ -12,16 +12,29 @@ from torch import Tensor, nn
 
 from comity.adapters.common import epochs_of, measured, named, over, refuse, settings, taken
 from comity.adapters.common import flat as flat_of
+from comity.adapters.rows import finite
 from comity.adapters.torch.batches import batches, tensor, tensors
-from comity.adapters.torch.fit import ELEMENTWISE, around, loss_name, mover, objective, tapped, train
-from comity.adapters.torch.flat import Flat, Policy, policies
+from comity.adapters.torch.fit import (
+    ELEMENTWISE,
+    around,
+    classes_fit,
+    device_of,
+    loss_name,
+    mover,
+    objective,
+    tapped,
+    train,
+)
+from comity.adapters.torch.flat import Flat, Policy, frozen_values, policies
+from comity.adapters.torch.many import fit_many
+from comity.core.checks import refusal, whole, word
 from comity.core.contribution import Array, Metrics, Tree
 from comity.core.errors import ConfigError
 from comity.core.parts import Step
 from comity.core.round import Round
 from comity.core.tree import ravel
 
-_ROWS = 1024
+_ROWS, _TRIED = 1024, 7
 _SGD = partial(torch.optim.SGD, lr=0.1)
 _BINARY = ("binary_cross_entropy_with_logits", "BCEWithLogitsLoss")
 _WAYS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -36,9 +49,12 @@ class TorchModel:
     """An ordinary nn.Module, trained with an ordinary loss and optimizer.
 
     The module is copied at construction and never changed; one copy, over one flat vector, is used again for every
-    fit. Parameters are {name: array} as in `named_parameters`, in the module's dtype; those that do not require a
-    gradient do not travel. The optimizer starts anew in each fit. Where the module has BatchNorm, a last batch of one
-    row joins the batch before it.
+    fit. Parameters are {name: array} as in `named_parameters`, in the module's dtype. The optimizer starts anew in each
+    fit. Where the module has BatchNorm, a last batch of one row joins the batch before it.
+
+    Parameters that do not require a gradient are frozen: they neither move nor travel, and all must have the same
+    (see `frozen`). A BatchNorm whose weights are all frozen normalises by its own running statistics, in training too,
+    and they stay as they are.
 
     Attributes:
         module: any nn.Module whose parameters are all float32 or all float64.
@@ -88,20 +104,24 @@ class TorchModel:
     probabilities: str | Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        settings("TorchModel", batch=self.batch, epochs=self.epochs)
-        for name, known in (("buffers", ("average", "local", "reset")), ("probabilities", (*_WAYS, None))):
+        settings(self, "batch", "epochs")
+        word("buffers", "TorchModel", self.buffers, ("average", "local", "reset"))
+        if not callable(self.probabilities) and self.probabilities is not None:
+            word("probabilities", "TorchModel", self.probabilities, tuple(_WAYS))
+        for name, use in (("loss", "torch.nn.functional.cross_entropy"), ("optimizer", "torch.optim.SGD")):
             value = getattr(self, name)
-            if value not in known and not (name == "probabilities" and callable(value)):
-                raise ConfigError(
-                    f"The '{name}' of TorchModel must be one of {known}. Got {value!r}. Use '{known[0]}'."
-                )
+            if not callable(value) or (name == "loss" and isinstance(value, type)):
+                raise refusal(name, "TorchModel", "a function", value, f"Use {use}.")
+        if self.threads is not None:
+            object.__setattr__(self, "threads", whole("threads", "TorchModel", self.threads, 1, hint="Use None."))
+        object.__setattr__(self, "device", device_of(self.device))
         if not isinstance(self.module, nn.Module):
-            raise ConfigError(f"The module of TorchModel must be an nn.Module. Got {type(self.module).__name__}.")
+            raise refusal("module", "TorchModel", "an nn.Module", self.module)
         try:
             self.__dict__["_own"] = copy.deepcopy(self.module)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ConfigError(
-                f"The module must be one that copy.deepcopy can copy. Got {error}. Build it anew."
+                f"The 'module' must be one that copy.deepcopy can copy. Got {error}. Build it anew."
             ) from error
 
     @cached_property
@@ -120,8 +140,13 @@ class TorchModel:
         return self._flat.statistics
 
     def buffers_policy(self) -> dict[str, Policy]:
-        """What becomes of each buffer: name to "average", "local" or "reset"."""
+        """What becomes of each buffer: name to "average", "local", "reset" or "frozen"."""
         return policies(self._own, self.buffers)
+
+    @cached_property
+    def frozen(self) -> Mapping[str, str]:
+        """The sha256, hex, of each frozen parameter and buffer: as they do not travel, the recipe holds them to it."""
+        return frozen_values(self._own)
 
     def init(self, round: Round) -> Tree:
         """The module's own values at construction: {name: array}, views of one vector."""
@@ -153,15 +178,40 @@ class TorchModel:
         """
         refuse(step, "TorchModel", ("loss", "adjust", "mask"))
         flat, epochs = self._flat, self.epochs if step.epochs is None else step.epochs
-        with flat.lock, around(self.device, self.threads, int(round.mine("torch").integers(2**63))):
+        with flat.lock, around(self.device, self.threads, round.mine_seed("torch")):
             flat.put(params, self._checked(local))
-            flat.module.train()
+            flat.train()
             whole = tensors(data, flat.dtype, self.device)
             n = len(whole[0]) if isinstance(whole, tuple) else len(whole)  # type: ignore[arg-type]
             orders = epochs_of(n, epochs, round)
             pieces = batches(whole, orders, self.batch, pairs=flat.pairs, like=flat.vector)
             loss, count = train(flat, pieces, objective(flat, self.loss, step), mover(flat, self.optimizer, step))
             return flat.take(), flat.take_local(), measured(n, loss, count)
+
+    def fit_many(
+        self, params: Sequence[Tree], local: Sequence[Tree], data: Sequence[Any], rounds: Sequence[Round]
+    ) -> list[tuple[Tree, Tree, Metrics]]:
+        """For each what `fit_local` gives, to the bit, in less time: the steps of all run one after the other."""
+        return fit_many(self, params, local, data, rounds)
+
+    def ready(self, data: Any) -> Any:
+        """The data as tensors, to be given to `fit` again and again: nothing is copied that has the right dtype."""
+        return tensors(data, self._flat.dtype, self.device)
+
+    def check(self, data: Any) -> None:
+        """Refuse data that `fit` cannot learn from: some rows are tried, and all looked at that are in memory.
+
+        Raises:
+            ConfigError: rows that the module does not take, classes that it has no output for, NaN or infinity.
+        """
+        flat = self._flat
+        whole = tensors(data, flat.dtype, "cpu")
+        if not isinstance(whole, tuple):
+            return
+        for name, values in zip(("X", "y"), whole, strict=True):
+            finite(name, "TorchModel", values.numpy())
+        outputs = self._passes(self.init(Round("check", 0)), None, whole[0][:_TRIED], ())[0][0]
+        classes_fit(outputs, whole[1], self.loss)
 
     def _checked(self, local: Tree) -> Mapping[str, Any] | None:
         if local is None or (isinstance(local, Mapping) and not local):
@@ -191,11 +241,22 @@ class TorchModel:
         flat, out = self._flat, []
         with flat.lock, around(self.device, self.threads, 0):
             flat.put(params, self._checked(local))
-            flat.module.eval()
-            for part in torch.split(tensor(x, flat.dtype, self.device), _ROWS):
+            flat.eval()
+            x = tensor(x, flat.dtype, self.device)
+            for part in torch.split(x, _ROWS) if x.ndim else (x,):
                 with tapped(flat.module, taps) as seen:
-                    out.append((flat.module(part), seen))
+                    out.append((self._outputs(part), seen))
         return out
+
+    def _outputs(self, x: Tensor) -> Any:
+        try:
+            return self._flat.module(x)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            said = str(error).strip().splitlines()[:1] or [type(error).__name__]
+            raise ConfigError(
+                f"The module of TorchModel must take X. Got X of shape {tuple(x.shape)}, "
+                f"of which it says: {said[0][:160].rstrip('.')}."
+            ) from error
 
     def _way(self, outputs: Tensor) -> Callable[[Tensor], Tensor]:
         if self.probabilities is not None:
@@ -212,6 +273,8 @@ class TorchModel:
         Raises:
             ConfigError: a name or shape that differs; nothing was copied then.
         """
+        if not isinstance(net, nn.Module):
+            raise refusal("net", "TorchModel.load", "an nn.Module", net)
         layout = self._flat.layout
         values = over(layout, flat_of(tree, layout, "TorchModel"))
         known = {**dict(net.named_parameters()), **dict(net.named_buffers())}
@@ -225,13 +288,16 @@ class TorchModel:
             known[name].copy_(torch.from_numpy(value.copy()))
 
     def fingerprint(self) -> dict[str, Any]:
-        """What a site compares with its own: names, shapes, dtypes, settings and version; no values and no source."""
+        """What a site compares with its own: names, shapes, dtypes, settings and version; no source.
+
+        Of values only what is frozen enters, as a hash: whatever else there is travels.
+        """
         tensors = [*self._own.named_parameters(), *self._own.named_buffers()]
         return {
             "module": named(type(self._own)),
             "modules": {n: f"{named(type(m))}({m.extra_repr()})" for n, m in self._own.named_modules() if n},
             "tensors": {n: [str(t.dtype).removeprefix("torch."), *t.shape] for n, t in tensors},
-            "frozen": sorted(n for n, p in self._own.named_parameters() if not p.requires_grad),
+            "frozen": dict(self.frozen),
             "buffers": self.buffers_policy(),
             "loss": _described(self.loss),
             "optimizer": _described(self.optimizer),

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comity.combine.collect import Collect
+from comity.core.checks import part
 from comity.core.contribution import Contribution, Tree
+from comity.core.fits import fits
 from comity.core.parts import Combiner
 from comity.core.round import Round
 from comity.core.spec import Leaf, Spec
+from comity.core.wire import encode_tree
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,19 @@ class Query:
         >>> people = {"ada": Oracle("yes"), "bob": Oracle("no")}
         >>> co.Collaboration(co.Query({"ask": "join?"}), people, evaluate=False).run(rounds=1).shared
         {'ada': 'join? yes', 'bob': 'join? no'}
+
+    Raises:
+        ConfigError: a question that cannot travel, or a combiner or spec that is none.
     """
 
     question: Tree = field(metadata={"data": True})
     spec: Spec = field(default_factory=lambda: Spec(Leaf(), weights="any"))
     combiner: Combiner = field(default_factory=Collect)
+
+    def __post_init__(self) -> None:
+        fits("combine", self.combiner, called="combiner")
+        part("spec", "Query", self.spec, ("value", "weights", "max_weight"), "co.Spec(co.Leaf())")
+        encode_tree({"question": self.question})
 
     def init(self, round: Round) -> Any:
         """Nothing is known."""

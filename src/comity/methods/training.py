@@ -1,0 +1,123 @@
+"""What a participant does with a shared model, whatever the method: fit it, say what changed, score it.
+
+`Trainer`, `FedProx` and `Ditto` share it; buffers with the policy "local" stay in the drawer, under "buffers".
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from comity.core.contribution import Contribution, Metrics, Tree
+from comity.core.parts import Model, Step
+from comity.core.round import Round
+from comity.core.scores import scores
+from comity.core.tree import tree_map
+
+
+class Examples(Protocol):
+    """A participant with a model and examples of its own; test and valid may be None."""
+
+    @property
+    def model(self) -> Model:
+        """What it trains."""
+        ...
+
+    @property
+    def data(self) -> Any:
+        """(X, y) to train on."""
+        ...
+
+    @property
+    def test(self) -> Any:
+        """(X, y) for the reported scores."""
+        ...
+
+    @property
+    def valid(self) -> Any:
+        """(X, y) for choices."""
+        ...
+
+
+def trained(
+    who: Examples, shared: Contribution, local: Any, round: Round, *, step: Step | None = None, send: str = "delta"
+) -> tuple[Contribution, Tree]:
+    """The answer of a participant that trains: a delta (or a model) weighted by examples; or scores when asked.
+
+    Args:
+        who: whose model and examples.
+        shared: the parameters from the hub.
+        local: the participant's drawer.
+        round: what everybody may know.
+        step: how its training differs from the model's own.
+        send: "delta" or "model".
+    """
+    buffers = local.get("buffers", {})
+    if shared.kind == "score":
+        return Contribution("score", None, metrics=held_out(who, shared.value, buffers)), local
+    params, buffers, metrics = fitted(who, shared.value, buffers, round, step)
+    value = params if send == "model" else difference(params, shared.value)
+    return weighed(who, send, value, metrics), ({**local, "buffers": buffers} if buffers else local)
+
+
+def trained_many(
+    who: Sequence[Examples], shared: Sequence[Contribution], local: Sequence[Any], rounds: Sequence[Round], *, send: str
+) -> list[tuple[Contribution, Tree]]:
+    """What `trained` gives for each of these, whose model is one and has `fit_many`; none is asked for scores."""
+    fit_many = who[0].model.fit_many  # type: ignore[attr-defined]
+    before = [s.value for s in shared]
+    fits = fit_many(before, [drawer.get("buffers", {}) for drawer in local], [_ready(w) for w in who], rounds)
+    out = []
+    for w, start, drawer, (params, buffers, metrics) in zip(who, before, local, fits, strict=True):
+        value = params if send == "model" else difference(params, start)
+        out.append((weighed(w, send, value, metrics), {**drawer, "buffers": buffers} if buffers else drawer))
+    return out
+
+
+def _ready(who: Examples) -> Any:
+    """The data as the model takes them, made once for each participant where the model can."""
+    known = vars(who)
+    if "_ready" not in known:
+        ready = getattr(who.model, "ready", None)
+        known["_ready"] = who.data if ready is None else ready(who.data)
+    return known["_ready"]
+
+
+def weighed(who: Examples, kind: str, value: Tree, metrics: Metrics) -> Contribution:
+    """A contribution weighted by examples: those that the fit counted, else the rows of y."""
+    weight = float(metrics["examples"][0]) if "examples" in metrics else float(len(who.data[1]))
+    return Contribution(kind, value, weight, {k: v for k, v in metrics.items() if k != "examples"})
+
+
+def fitted(
+    who: Examples, params: Tree, buffers: Tree, round: Round, step: Step | None = None
+) -> tuple[Any, Any, Metrics]:
+    """The parameters and local buffers after training on the participant's data, and what the fit measured."""
+    how = {} if step is None else {"step": step}
+    if fit_local := getattr(who.model, "fit_local", None):
+        params, buffers, metrics = fit_local(params, buffers, _ready(who), round, **how)
+        return params, buffers, metrics
+    params, metrics = who.model.fit(params, who.data, round, **how)
+    return params, buffers, metrics
+
+
+def held_out(who: Examples, params: Tree, buffers: Tree, prefix: str = "") -> Metrics:
+    """Scores on test ("") and valid ("valid_"); where there is neither, on the training data ("train_")."""
+    held = {"": who.test, "valid_": who.valid}
+    sets = {k: v for k, v in held.items() if v is not None} or {"train_": who.data}
+    out: dict[str, tuple[float, float]] = {}
+    for name, (x, y) in sets.items():
+        out |= scores(predicted(who.model, params, buffers, x), np.asarray(y), f"{prefix}{name}") if len(y) else {}
+    return out
+
+
+def predicted(model: Model, params: Tree, buffers: Tree, x: Any) -> Any:
+    """The model's predictions, with the site's own buffers where it takes them."""
+    if predict_local := getattr(model, "predict_local", None):
+        return predict_local(params, buffers, x)
+    return model.predict(params, x)
+
+
+def difference(after: Any, before: Any) -> Any:
+    """after - before, leaf for leaf."""
+    return tree_map(np.subtract, after, before)

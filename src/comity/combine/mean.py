@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from comity.core.checks import flag, number, shown
 from comity.core.contribution import Contribution, Metrics, View
 from comity.core.errors import ConfigError, ContributionError
 from comity.core.round import Round
@@ -43,10 +44,12 @@ class Mean:
     needs: ClassVar[View] = "sum"
 
     def __post_init__(self) -> None:
+        for name in ("uniform", "public"):
+            object.__setattr__(self, name, flag(name, "Mean", getattr(self, name)))
         if self.uniform and self.public:
             raise ConfigError("Mean takes uniform=True or public=True. Got both. Use public=True when noise is added.")
-        if not self.cap > 0:
-            raise ConfigError(f"The 'cap' of Mean must be a float > 0. Got {self.cap}. Use math.inf for no cap.")
+        cap = number("cap", "Mean", self.cap, "(0, inf]", hint="Use math.inf for no cap.")
+        object.__setattr__(self, "cap", cap)
 
     @property
     def denominator(self) -> Literal["weight", "answered", "expected"]:
@@ -80,11 +83,11 @@ def weighted(c: Contribution) -> Contribution:
     Raises:
         ContributionError: a leaf is text, bytes or None.
     """
-    if isinstance(c.weight, float | int) and c.weight == 1:
+    if type(c.weight) in (float, int) and c.weight == 1:
         return c
     try:
         with np.errstate(over="ignore", invalid="ignore"):
-            return replace(c, value=tree_map(_times, c.value, c.weight))
+            return Contribution(c.kind, tree_map(_times, c.value, c.weight), c.weight, c.metrics, c.sender)
     except KeyError as error:
         raise ContributionError(f"Weights must be a prefix of the value. Got none for {error}.") from None
 
@@ -114,10 +117,10 @@ def _once(w: Any) -> Any:
 
 
 def _times(x: Any, w: Any) -> Any:
-    if type(x) is np.ndarray and x.dtype.kind == "f" and not isinstance(w, Mapping):
-        return np.multiply(x, w, dtype=x.dtype)
+    if type(x) is np.ndarray and x.dtype.kind == "f" and (type(w) is float or not isinstance(w, Mapping)):
+        return x * w if type(w) is float else np.multiply(x, w, dtype=x.dtype)
     if isinstance(x, str | bytes) or x is None:
-        raise ContributionError(f"Only numbers have a mean. Got {type(x).__name__}. Use combine=Collect().")
+        raise ContributionError(f"Only numbers have a mean. Got {shown(x)}. Use combine=Collect().")
     if isinstance(w, Mapping):
         raise ContributionError(f"Weights must be a prefix of the value. Got {', '.join(map(str, w))} below a leaf.")
     return np.multiply(x, w)

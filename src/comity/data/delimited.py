@@ -103,7 +103,7 @@ def text_of(path: Path) -> str:
     for mark, encoding in _BOMS:
         if raw.startswith(mark):
             return raw.decode(encoding, errors="replace")
-    if b"\0" in raw[:65536]:
+    if b"\0" in raw:
         raise ConfigError(
             f"A table must be text (CSV, TSV, JSON Lines) or Parquet. {path.name} is neither. Save it as CSV or "
             "Parquet, or read it yourself and pass the pandas or polars frame."

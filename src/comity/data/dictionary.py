@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comity.core.checks import path as path_of
 from comity.core.errors import ConfigError
 from comity.data.dates import days
 from comity.data.extras import need
@@ -87,9 +88,10 @@ class Dictionary:
             ConfigError: there is no such file, or as `of`.
         """
         try:
-            text = Path(path).expanduser().read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"A dictionary must be a file of UTF-8 text. {path} cannot be read: {error}.") from None
+            text = path_of("dictionary", "", path).expanduser().read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or str(error).rstrip(".")
+            raise ConfigError(f"A dictionary must be a file of UTF-8 text. {path} cannot be read: {why}.") from None
         return cls.of(text, where=Path(path).name)
 
     @classmethod

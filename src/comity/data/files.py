@@ -5,10 +5,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from comity.core.checks import path as path_of
 from comity.core.errors import ConfigError
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".pq")
 """What a table in a folder is called by, with or without `.gz`; other files there are left alone."""
+
+
+def place(source: str | Path) -> Path:
+    """A path to a table, "~" spelt out.
+
+    Raises:
+        ConfigError: empty, with a NUL in it, of nobody's home, or too long for this system.
+    """
+    path = path_of("source", "", source)
+    try:
+        path = path.expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        got = f"{str(path)[:100]}: {getattr(error, 'strerror', None) or error}".rstrip(".")
+        raise ConfigError(f"A table must be a file that exists. Got {got}.") from None
+    return path
 
 
 def bare(path: Path) -> str:
@@ -39,10 +56,10 @@ def several(source: Any) -> list[Path] | None:
         ConfigError: no file at all, or a list with something else in it.
     """
     if isinstance(source, str | Path):
-        return _matching(Path(source).expanduser())
+        return _matching(place(source))
     if not isinstance(source, Sequence) or not source or not all(isinstance(p, str | Path) for p in source):
         return None
-    return [Path(p).expanduser() for p in source]
+    return [place(p) for p in source]
 
 
 def _matching(path: Path) -> list[Path] | None:

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comity.core.checks import refusal, shown
 from comity.core.errors import ConfigError, nearest
 from comity.data.dates import dated, days
 from comity.data.delimited import distinct_names, read_delimited
 from comity.data.extras import need
-from comity.data.files import bare, owner, several
+from comity.data.files import bare, owner, place, several
 from comity.data.lines import read_lines
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def read_typed(source: Any) -> "pl.DataFrame":
         >>> read_typed(polars.DataFrame({"seen": ["2024-03-05"]})).dtypes
         [Datetime(time_unit='us', time_zone=None)]
     """
-    frame, separator = _read(Path(source).expanduser()) if isinstance(source, str | Path) else (_frame(source), ",")
+    frame, separator = _read(place(source)) if isinstance(source, str | Path) else (_frame(source), ",")
     if not frame.height or not frame.width:
         raise ConfigError(
             f"A table must have rows and columns. {_name(source)} has {frame.height} rows and {frame.width} columns."
@@ -83,6 +84,8 @@ def column(table: "pl.DataFrame", name: str, where: str = "the table") -> "pl.Se
     Raises:
         ConfigError: there is none; names the nearest one and lists them.
     """
+    if not isinstance(name, str):
+        raise refusal("column", "", "the name of one", name)
     if name in table.columns:
         return table[name]
     shown = ", ".join(table.columns[:20]) + (", ..." if table.width > 20 else "")
@@ -124,6 +127,8 @@ def parties_of(source: Any, party: str | None = None) -> tuple[dict[str, "pl.Dat
             "The column that says whose each row is must be named. Got party=None. Name it, "
             "or give one file for each party (a folder, a pattern or a list)."
         )
+    if not isinstance(party, str):
+        raise refusal("party", "", "the name of a column", party)
     table = read_table(source)
     whose = words(column(table, party, _name(source)))
     known = table.drop(party).with_columns(whose.alias("\0party")).filter(whose.is_not_null())
@@ -187,8 +192,8 @@ def _read(path: Path) -> tuple["pl.DataFrame", str]:
             return pl.read_parquet(path) if parquet else read_lines(path), ","
         return read_delimited(path)
     except (OSError, pl.exceptions.PolarsError) as error:
-        why = str(error).strip().splitlines()[0]
-        raise ConfigError(f"A table must be a file that can be read. {path} cannot: {why}.") from None
+        why = getattr(error, "strerror", None) or (str(error).strip() or "no table").splitlines()[0][:200]
+        raise ConfigError(f"A table must be a file that can be read. {path} cannot: {why.rstrip('.')}.") from None
 
 
 def _frame(source: Any) -> "pl.DataFrame":
@@ -205,7 +210,7 @@ def _frame(source: Any) -> "pl.DataFrame":
     except TypeError:
         raise ConfigError(
             "A table must be a path to CSV, TSV, JSON Lines or Parquet, or a pandas or polars frame. "
-            f"Got {type(source).__name__}. Make a frame of it first."
+            f"Got {shown(source)}. Make a frame of it first."
         ) from None
     if isinstance(frame, narwhals.LazyFrame):
         frame = frame.collect("polars")
@@ -278,7 +283,7 @@ def _sorted(pairs: list[tuple[Any, "pl.DataFrame"]]) -> dict[str, "pl.DataFrame"
             raise ConfigError(f"Parties must have different names. '{clean}' stands for two. Rename one.")
         named[clean] = table
     if not named:
-        raise ConfigError("There must be at least one party. No row names one. Fill in the party column.")
+        raise ConfigError("There must be at least one party. Got none. Fill in the party column, or name tables.")
     return {name: named[name] for name in sorted(named)}
 
 
@@ -286,7 +291,7 @@ def _party(name: Any) -> str:
     text = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in str(name))
     clean = " ".join(text.split())
     if not clean:
-        raise ConfigError(f"A party must have a name. Got {name!r}.")
+        raise ConfigError(f"A party must have a name. Got {shown(name)}.")
     return clean
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from comity.core.checks import part, shown
 from comity.core.contribution import RANK, Contribution
 from comity.core.errors import ConfigError, ContributionError
 from comity.core.parts import Combiner
@@ -38,13 +39,15 @@ def check_combiner(combiner: Combiner, example: Sequence[Contribution] | None = 
         >>> co.testing.check_combiner(co.Mean())
         >>> co.testing.check_combiner(co.Vote())
     """
+    part("combiner", "check_combiner", combiner, ("needs", "lift()", "lower()"), "co.Mean()")
     me = _Combining(combiner)
     if combiner.needs not in RANK:
         broken(combiner, "needs", f"`needs` must be one of {', '.join(RANK)}. Got {combiner.needs!r}.")
     said(combiner, "state", lambda: encode_tree(combiner.init()))
-    cohort = list(example) if example is not None else usual_cohort(combiner)
-    if len(cohort) < 3 or len({c.sender for c in cohort}) < len(cohort):
-        raise ConfigError("An example must hold at least three contributions of different senders.")
+    cohort: Sequence[Any] = usual_cohort(combiner) if example is None else example
+    if not isinstance(cohort, Sequence) or len({getattr(c, "sender", "") for c in cohort}) < max(3, len(cohort)):
+        got = shown(example)
+        raise ConfigError(f"An example must hold at least three contributions of different senders. Got {got}.")
     for law in (_order, _repeat, _inputs, _wire, _shape, _metrics, _scale, _agree, _empty, _text):
         law(me, cohort)
 

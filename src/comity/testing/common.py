@@ -16,6 +16,10 @@ from comity.loop.fold import Fold
 SLACK = 1e-5
 
 
+class LawBroken(AssertionError):
+    """A part breaks a law. The message names the part, the law and what was found."""
+
+
 def usual_cohort(combiner: Combiner | None) -> list[Contribution]:
     """Seven deltas, or seven voters where deltas are refused."""
     rng = keyed(0, "example")
@@ -90,14 +94,16 @@ def said(part: object, law: str, f: Callable[[], Any]) -> Any:
     """What `f` gives; an error is that law's."""
     try:
         return f()
+    except LawBroken:
+        raise
     except Exception as error:
         own = str(error) if isinstance(error, ComityError) else repr(error)
-        raise AssertionError(f"{title(part)} breaks the law of '{law}'. {own}") from error
+        raise LawBroken(f"{title(part)} breaks the law of '{law}'. {own}") from error
 
 
 def broken(part: object, law: str, said: str) -> NoReturn:
     """Say which law a part breaks."""
-    raise AssertionError(f"{title(part)} breaks the law of '{law}'. {said}")
+    raise LawBroken(f"{title(part)} breaks the law of '{law}'. {said}")
 
 
 def title(part: object) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from comity.core.checks import part, shown, whole
 from comity.core.contribution import Contribution
 from comity.core.errors import ConfigError, ContributionError
 from comity.core.parts import Method, Participant
@@ -43,6 +44,10 @@ def check_method(method: Method, participants: Members, *, rounds: int = 3, seed
         >>> data = np.eye(2, dtype="float32"), np.array([0, 1])
         >>> co.testing.check_method(co.FedAvg(model), {"a": co.Trainer(model, data), "b": co.Trainer(model, data)})
     """
+    part(
+        "method", "check_method", method, ("combiner", "init()", "share()", "expect()", "update()"), "co.FedAvg(model)"
+    )
+    rounds = whole("rounds", "check_method", rounds, 1)
     make = participants if callable(participants) else lambda: participants
     runs = [_Walk(method, make(), seed).through(rounds) for _ in range(2)]
     if runs[0] != runs[1]:
@@ -53,8 +58,9 @@ class _Walk:
     """A few rounds by hand: no engine, no ledger, every step looked at."""
 
     def __init__(self, method: Method, members: Mapping[str, Participant], seed: int) -> None:
-        if not members:
-            raise ConfigError("A method needs participants to be checked with. Got none. Give {name: participant}.")
+        if not members or not isinstance(members, Mapping):
+            got = shown(members) if members else "none"
+            raise ConfigError(f"A method needs participants to be checked with. Got {got}. Give {{name: participant}}.")
         self.method, self.members = method, members
         n = len(members)
         self.base = Round("check", seed, roster=n, asked=n, expected=float(n))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from comity.core.checks import part
 from comity.core.contribution import Contribution
 from comity.core.parts import Transform
 from comity.core.round import Round
@@ -40,6 +41,8 @@ def check_transform(transform: Transform, example: Contribution | None = None) -
         ...     def decode(self, c, state, round, secret): return c, state
         >>> check_transform(Nothing())
     """
+    needs = ("decodes", "init()", "encode()", "decode()")
+    part("transform", "check_transform", transform, needs, "an object with both halves")
     if transform.decodes not in ("sum", "each"):
         broken(transform, "decodes", f"`decodes` must be 'sum' or 'each'. Got {transform.decodes!r}.")
     if not isinstance(transform.contracts, bool):

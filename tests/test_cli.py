@@ -7,54 +7,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars
 import pytest
 
-from comity import cli
 from comity.core.errors import ConfigError, TooFewParticipants
 
 FAST = ["--model", "linear", "--rounds", "3", "--repeats", "2"]
 COMITY = [sys.executable, "-c", "from comity.cli import main; main()"]
 
 
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """The command in this process: its exit code and what it wrote."""
-
-    def ended(*args: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["comity", *map(str, args)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return Ended(int(left.value.code or 0), *capsys.readouterr())
-
-    return ended
-
-
-@pytest.fixture(scope="module")
-def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(120, 2))
-    y = np.where(x[:, 0] + x[:, 1] + rng.normal(size=120) > 0, "yes", "no")
-    frame = polars.DataFrame({"age": x[:, 0], "dose": x[:, 1], "outcome": y, "hospital": ["Ayr", "Bern"] * 60})
-    path = tmp_path_factory.mktemp("data") / "patients.csv"
-    frame.write_csv(path)
-    return path
-
-
 def compared(path: Path, *more: object, target: str = "outcome", party: str = "hospital") -> list[object]:
     return ["compare", path, "--target", target, "--party", party, *FAST, *more]
 
 
-def wrong(ended: Ended, *words: str) -> None:
+def wrong(ended: Any, *words: str) -> None:
     """One clear message on stderr, exit code 2, no traceback, nothing on stdout."""
     assert ended.code == 2
     assert ended.out == ""
@@ -205,7 +174,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err == "stopped    Interrupted. Run the same command to start again.\n"
+    assert err == "stopped    Interrupted. What was saved is intact. Run the same command to go on.\n"
 
 
 def test_runs_are_found_again_by_another_process(run: Any, patients: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars
@@ -16,42 +16,12 @@ import pytest
 import typer
 
 import comity as co
-from comity import cli
+from comity.cli import commands
 from comity.comparison.saved import files_of
 from comity.comparison.shown import LONGEST, runs_of, sparkline
 
 MANUAL = Path(__file__).parents[1] / "docs" / "reference" / "commands.md"
 COMITY = [sys.executable, "-c", "from comity.cli import main; main()"]
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """The command in this process: its exit code and what it wrote."""
-
-    def ended(*args: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["comity", *map(str, args)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return Ended(int(left.value.code or 0), *capsys.readouterr())
-
-    return ended
-
-
-@pytest.fixture(scope="module")
-def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(120, 2))
-    y = np.where(x[:, 0] + x[:, 1] + rng.normal(size=120) > 0, "yes", "no")
-    frame = polars.DataFrame({"age": x[:, 0], "dose": x[:, 1], "outcome": y, "hospital": ["Ayr", "Bern"] * 60})
-    path = tmp_path_factory.mktemp("data") / "patients.csv"
-    frame.write_csv(path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +38,7 @@ def joint(kept: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(runs_of(kept)[0], tmp_path / "joint"))
 
 
-def wrong(ended: Ended, *words: str, code: int = 2) -> None:
+def wrong(ended: Any, *words: str, code: int = 2) -> None:
     """One clear message on stderr, no traceback, nothing on stdout."""
     assert (ended.code, ended.out) == (code, "")
     assert ended.err.startswith("error      ")
@@ -275,7 +245,7 @@ def options(command: Any) -> set[str]:
 
 def test_every_command_and_option_is_in_the_manual() -> None:
     text = MANUAL.read_text("utf-8")
-    group: Any = typer.main.get_command(cli.app)
+    group: Any = typer.main.get_command(commands.app)
     sections = dict(re.findall(r"^## comity (\w+)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
     assert set(sections) == set(group.commands)
     for name, command in group.commands.items():
@@ -286,7 +256,7 @@ def test_every_command_and_option_is_in_the_manual() -> None:
 
 
 def test_help_of_each_command(run: Any) -> None:
-    group: Any = typer.main.get_command(cli.app)
+    group: Any = typer.main.get_command(commands.app)
     assert len(group.commands) >= 7
     for name in group.commands:
         ended = run(name, "--help")

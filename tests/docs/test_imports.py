@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[2] / "src" / "comity"
-FLOOR = {"core": 1, "methods": 3, "ledger": 3, "cli": 5, "service": 5}
+FLOOR = {"core": 1, "crowd": 3, "methods": 3, "ledger": 3, "cli": 5, "service": 5}
 FLOOR |= dict.fromkeys(("combine", "privacy", "compress", "channels", "data", "adapters", "engines", "loop"), 2)
-FLOOR |= dict.fromkeys(("checking", "collaboration", "running", "comparison"), 4)
+FLOOR |= dict.fromkeys(("checking", "collaboration", "running", "comparison", "region", "listeners"), 4)
 FLOOR |= dict.fromkeys(("summary", "demo", "testing", "report"), 4)
-ALSO = {"methods": {"core", "combine"}, "ledger": {"core"}, "ledger/audit": {"core", "privacy"}}
+ALSO = {"methods": {"core", "combine"}, "crowd": {"core", "data"}}
+ALSO |= {"ledger": {"core"}, "ledger/audit": {"core", "privacy"}}
 NOT = {"cli": {"methods"}, "service": {"methods"}}
 LIBRARIES = {
     "numpy": ("",),
     "msgspec": ("",),
-    "torch": ("adapters/torch/",),
+    "torch": ("adapters/torch/", "listeners/tensorboard"),
+    "tensorboardX": ("listeners/tensorboard",),
+    "mlflow": ("listeners/mlflow",),
     "scipy": ("comparison/intervals.py",),
     "sklearn": ("adapters/",),
     "threadpoolctl": ("adapters/",),
@@ -26,7 +29,7 @@ LIBRARIES = {
     "narwhals": ("data/",),
     "sqlalchemy": ("ledger/",),
     "cryptography": ("ledger/keys", "channels/"),
-    "rich": ("cli", "report/"),
+    "rich": ("cli", "report/", "listeners/progress"),
     "typer": ("cli",),
     "jinja2": ("report/",),
 }

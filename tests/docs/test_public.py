@@ -1,6 +1,7 @@
-"""Every public name imports, says what it is, and has its line in the reference."""
+"""Every public name imports, says what it is, and has its place in the reference."""
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,9 +29,45 @@ def test_a_public_class_says_what_its_methods_give(name: str) -> None:
     assert not [k for k, v in own.items() if not inspect.getdoc(v)]
 
 
+HEADINGS = {
+    page.name: re.findall(r"^## (.*)$", page.read_text(encoding="utf-8"), re.M) for page in INDEX.parent.glob("*.md")
+}
+
+
+@pytest.mark.parametrize("name", [n for n in co.__all__ if n != "testing"])
+def test_a_public_name_has_a_heading_on_exactly_one_page(name: str) -> None:
+    pages = [page for page, headings in HEADINGS.items() for heading in headings if heading == name]
+    assert len(pages) == 1, f"{name} is on {pages}. Write the pages anew: make docs"
+    link = f"| [`{name}`]({pages[0]}#{name.lower()}) |"
+    assert link in INDEX.read_text(encoding="utf-8"), "Write the pages anew: make docs"
+
+
 @pytest.mark.parametrize("name", co.__all__)
-def test_a_public_name_is_in_the_reference(name: str) -> None:
-    assert f"| `{name}` |" in INDEX.read_text(encoding="utf-8"), "Write it anew: make docs"
+def test_the_page_of_a_public_class_has_its_methods(name: str) -> None:
+    thing = getattr(co, name)
+    if not inspect.isclass(thing) or issubclass(thing, Exception):
+        return
+    own = [k for k, v in vars(thing).items() if k[0] != "_" and (inspect.isroutine(v) or isinstance(v, property))]
+    text = "".join(p.read_text(encoding="utf-8") for p in INDEX.parent.glob("*.md"))
+    assert not [k for k in own if f"\n### {name}.{k}\n" not in text], "Write the pages anew: make docs"
+
+
+def test_whoever_writes_a_part_finds_its_protocol_and_its_law() -> None:
+    shown = HEADINGS["parts.md"]
+    protocols = [
+        "Participant",
+        "Method",
+        "Combiner",
+        "Transform",
+        "Channel",
+        "Engine",
+        "Select",
+        "Stop",
+        "Model",
+        "Secret",
+    ]
+    assert set(protocols) <= set(shown)
+    assert {name for name in dir(co.testing) if name.startswith("check_")} <= set(shown)
 
 
 def test_the_reference_is_current() -> None:

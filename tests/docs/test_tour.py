@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from comity.cli import app
+from comity.cli.commands import app
 from comity.comparison.intervals import interval
 from comity.report.numbers import points
 

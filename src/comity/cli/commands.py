@@ -1,9 +1,7 @@
-"""The command: comity demo, compare, predict, show, report, audit, check."""
+"""The commands: comity demo, compare, predict, show, report, audit, check."""
 
-import os
 import shlex
 import sys
-import traceback as tracebacks
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from comity import __version__
-from comity.core.errors import ComityError, ConfigError
+from comity.cli import FAILED
+from comity.cli.places import apart, there, writable, writable_folder
+from comity.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from comity.comparison.compare import Comparison
+    from comity.data.dictionary import Dictionary
 
 app = typer.Typer(
     name="comity",
@@ -24,7 +25,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"It must be a whole number. Got '{text}'.") from None
 
 
 def _version(asked: bool) -> None:
@@ -46,9 +53,9 @@ def _comity(
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the two reports go.")] = Path("comity-demo"),
-    repeats: Annotated[int, typer.Option(help="Random splits.")] = 5,
-    rounds: Annotated[int, typer.Option(help="Rounds of joint training.")] = 30,
-    seed: Annotated[int, typer.Option(help="Of splits, models and training.")] = 0,
+    repeats: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Random splits.")] = 5,
+    rounds: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Rounds of joint training.")] = 30,
+    seed: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Of splits, models and training.")] = 0,
 ) -> None:
     """Is it worth joining? On two real data sets that come with scikit-learn."""
     from rich.console import Console
@@ -57,7 +64,8 @@ def demo(
     from comity.demo import comparisons
     from comity.report.terminal import print_demo, progress
 
-    _writable(folder / "digits.html")
+    for title in ("breast-cancer", "digits"):
+        writable(folder / f"{title}.html")
     console = Console()
     console.print("Two real data sets that come with scikit-learn. Nothing leaves this machine.", style="dim")
     again = shlex.join(["comity", *_args()])
@@ -85,9 +93,11 @@ def compare(
     ] = None,
     fair: Annotated[str | None, typer.Option(help="Groups for a fairer model, and its price.")] = None,
     model: Annotated[str, typer.Option(help="auto, linear, mlp or trees.")] = "auto",
-    rounds: Annotated[int, typer.Option(help="Rounds of joint training.")] = 30,
-    repeats: Annotated[int, typer.Option(help="Random splits; intervals are over them.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of splits, models and training.")] = 0,
+    rounds: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Rounds of joint training.")] = 30,
+    repeats: Annotated[
+        int, typer.Option(parser=_whole, metavar="N", help="Random splits; intervals are over them.")
+    ] = 5,
+    seed: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Of splits, models and training.")] = 0,
     pooled: Annotated[bool, typer.Option("--pooled/--no-pooled", help="The ceiling, which moves rows.")] = True,
     unseen: Annotated[bool, typer.Option("--unseen/--no-unseen", help="Score at parties that took no part.")] = True,
     words: Annotated[str, typer.Option(help="Words of categories: open, hashed or dictionary.")] = "open",
@@ -103,12 +113,13 @@ def compare(
     from comity.comparison.compare import compare as compared
     from comity.report.terminal import print_results, progress
 
-    _ready(table, party, (json, report))
+    writable_folder(runs)
+    _ready((*table, schema), party, (json, report))
     with progress() as update:
         answer = compared(
             table[0] if len(table) == 1 else table, target, party=party, model=model, rounds=rounds, repeats=repeats,
             seed=seed, pooled=pooled, groups=group or (), unseen=unseen, words_from=words, fill=fill, fair=fair,
-            dictionary=schema, runs=runs, command=shlex.join(["comity", *_args()]), tell=update,
+            dictionary=_dictionary(schema), runs=runs, command=shlex.join(["comity", *_args()]), tell=update,
         )  # fmt: skip
     _kept(answer, json, report)
     print_results(answer.results, Console(), report_path=report)
@@ -126,17 +137,18 @@ def predict(
 ) -> None:
     """Apply the result of a comparison to new rows."""
     from comity.comparison.predict import predict as predicted
+    from comity.ledger.folder import put
 
-    _writable(out)
+    there(run, "folder or model file of a comparison")
+    if out is None and sys.__stdout__ is None:
+        raise ConfigError("Predictions must go somewhere. Standard output is closed. Use --out FILE.")
+    writable(out)
+    apart((out,), (run, table))
     found = predicted(run, table, party=party, way=way)
     if out is None:
         sys.stdout.write(found.write_csv())
         return
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        found.write_csv(out)
-    except OSError as error:
-        raise ConfigError(f"Predictions must go to a file that can be written. Got {out}: {error}.") from error
+    put(out, found.write_csv().encode())
 
 
 @app.command()
@@ -146,6 +158,7 @@ def show(folder: Annotated[Path, typer.Argument(help="Of a run, or of a comparis
     from comity.comparison.saved import holds_outcome, read_results
     from comity.ledger.audit import audit as audited
 
+    there(folder)
     if (folder / "run.db").is_file() and not holds_outcome(folder):
         found = audited(folder)
         _print(shown.show_run(found))
@@ -169,7 +182,8 @@ def report(
     from comity.comparison.saved import read_results
     from comity.report.page import write_page
 
-    _writable(out)
+    there(folder, "folder of a comparison")
+    writable(out)
     write_page(read_results(folder), out)
     _print([((f"{'report':<11}{out}", ""),)])
 
@@ -183,6 +197,7 @@ def audit(
     from comity.comparison import shown
     from comity.ledger.audit import audit as audited
 
+    there(folder, "folder of a run")
     run = shown.run_of(folder)
     found = audited(run, against=against)
     _print([*([((f"{'run':<11}{run}", ""),)] if run != folder else []), *shown.show_audit(found)])
@@ -201,19 +216,30 @@ def check(
     from comity.checking import check_table
     from comity.checking import report as told
     from comity.data.dictionary import Dictionary
+    from comity.ledger.folder import put
 
     if schema is None and write_schema is None:
         raise ConfigError("A dictionary must be named. Got none. Use --schema FILE, or draft one: --write-schema FILE.")
+    writable(write_schema)
+    apart((write_schema,), (table, schema))
+    dictionary = _dictionary(schema)
     if write_schema is not None:
-        _writable(write_schema)
-        drafted = Dictionary.draft(table, target, party).to_toml()
-        write_schema.parent.mkdir(parents=True, exist_ok=True)
-        write_schema.write_text(drafted, encoding="utf-8")
+        put(write_schema, Dictionary.draft(table, target, party).to_toml().encode())
         _print([((f"{'schema':<11}{write_schema}   read and correct it before you send it", ""),)])
-    if schema is not None:
-        findings = check_table(table, Dictionary.load(schema))
+    if dictionary is not None:
+        findings = check_table(table, dictionary)
         _print([((line, ""),) for line in told(findings).splitlines()])
         _left(not any(f.severity == "error" for f in findings))
+
+
+def _dictionary(path: Path | None) -> "Dictionary | None":
+    """The dictionary in a file."""
+    from comity.data.dictionary import Dictionary
+
+    found = Dictionary.load(path) if path is not None else None
+    if found is not None and not found.columns:
+        raise ConfigError(f"A dictionary must describe columns. {path} has none. Draft one with --write-schema.")
+    return found
 
 
 def _print(lines: Iterable[Sequence[tuple[str, str]]]) -> None:
@@ -221,13 +247,14 @@ def _print(lines: Iterable[Sequence[tuple[str, str]]]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from comity.report.terminal import ALARM, WAY, clean
+    from comity.report.terminal import ALARM, WAY, clean, folded
 
     styles = {"alarm": ALARM, "ok": WAY["personal"], "joint": WAY["joint"]}
     console = Console()
     for line in lines:
         pieces = [(clean(text), styles.get(style, style)) for text, style in line]
-        console.print(Text.assemble(*pieces), highlight=False, soft_wrap=True)
+        for part in folded(pieces, console.width) if console.is_terminal else [pieces]:
+            console.print(Text.assemble(*part), highlight=False, soft_wrap=True)
 
 
 def _left(ok: bool) -> None:
@@ -243,11 +270,13 @@ def _titled(title: str, update: Callable[[str, float], None]) -> Callable[[str, 
     return tell
 
 
-def _ready(tables: Sequence[Path], party: str | None, outputs: Iterable[Path | None]) -> None:
-    """Refuse before the work what would end it."""
+def _ready(inputs: Sequence[Path | None], party: str | None, outputs: Sequence[Path | None]) -> None:
+    """Refuse before the work what would end it. Of the inputs the last is the schema."""
     for path in outputs:
-        _writable(path)
-    if party is None and len(tables) == 1 and not tables[0].is_dir() and "*" not in str(tables[0]):
+        writable(path)
+    apart(outputs, inputs)
+    first, *more = [path for path in inputs[:-1] if path is not None]
+    if party is None and not more and not first.is_dir() and "*" not in str(first):
         raise ConfigError(
             "One table wants --party, the column that says whose a row is. Or give a file for each party."
         )
@@ -260,44 +289,6 @@ def _kept(answer: "Comparison", json: Path | None, report: Path | None) -> None:
         answer.report(report)
 
 
-def _writable(path: Path | None) -> None:
-    """Refuse before the work what could not be written after it."""
-    if path is None:
-        return
-    there = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if path.is_dir() or (there != path and not there.is_dir()) or not os.access(there, os.W_OK):
-        raise ConfigError(f"Results must go to a file that can be written. Got {path}. Name another file.")
-
-
 def _args() -> list[str]:
-    """What was asked for; --traceback may stand anywhere."""
+    """What was asked for."""
     return [arg for arg in sys.argv[1:] if arg != "--traceback"]
-
-
-def main() -> None:
-    """Run the command: 0 done, 1 ran but failed, 2 wrong input, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # an old code page has no minus sign
-    try:
-        app(_args())
-    except SystemExit as left:
-        if left.code == INTERRUPTED:
-            _say("stopped", "Interrupted. Run the same command to start again.")
-        raise
-    except ComityError as error:
-        if "--traceback" in sys.argv:
-            tracebacks.print_exc()
-        _say("error", str(error))
-        sys.exit(WRONG if isinstance(error, ConfigError) else FAILED)
-
-
-def _say(label: str, text: str) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    first, *rest = text.splitlines() or [""]
-    console = Console(stderr=True)
-    console.print(Text(f"{label:<11}", "#B33D00") + Text(first), highlight=False, soft_wrap=True)
-    for line in rest:
-        console.print(Text(" " * 11 + line), highlight=False, soft_wrap=True)

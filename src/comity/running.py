@@ -149,7 +149,9 @@ class Running:
     def _begin(self, engine: Local) -> None:
         self.states = self.rounds.start()
         first = {hub: _digest(state) for hub, state in self.states.items()}
-        facts = {"recipe": self.recipe, "seed": self.fed.seed, "states": first, "choice": dict(engine.choice)}
+        threads = getattr(getattr(self.method, "model", None), "threads", None)
+        choice = {**engine.choice, "threads": threads}
+        facts = {"recipe": self.recipe, "seed": self.fed.seed, "states": first, "choice": choice}
         self._append("start", {**facts, "buffers": self._buffers()})
 
     def _buffers(self) -> dict[str, str]:

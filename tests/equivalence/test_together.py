@@ -194,6 +194,14 @@ def test_a_stop_and_a_start_in_between(tmp_path):
     assert encode_tree(straight.state) == encode_tree(again.state)
 
 
+@pytest.mark.parametrize("threads", [1, 2, None])
+def test_the_number_of_threads_is_recorded_and_put_back(threads):
+    before = torch.get_num_threads()
+    run = collaboration(threads=threads).run(rounds=1)
+    assert run.ledger[0].facts["choice"]["threads"] == threads
+    assert torch.get_num_threads() == before
+
+
 def test_numpy_models_are_asked_alone(calls):
     model = co.Linear(4, 3)
     co.Collaboration(co.FedAvg(model), {n: co.Trainer(model, d) for n, d in DATA.items()}).run(rounds=1)

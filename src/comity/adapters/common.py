@@ -1,7 +1,7 @@
 """What all adapters share: the order of the samples, one flat vector in and out, the settings they accept."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +102,8 @@ def named(thing: Any) -> str:
 
 def over(layout: Layout, vector: Array) -> dict[str, Array]:
     """The parameters that lie in `vector`, by name: views."""
-    return cast(dict[str, Array], layout.tree(vector))
+    named: dict[str, Array] = layout.tree(vector)
+    return named
 
 
 def mask_of(mask: Tree, layout: Layout, who: str) -> Array | None:

@@ -1,6 +1,7 @@
 """Ask a cohort through the engine: count the bytes, keep the receipts, admit each answer once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from comity.core.contribution import Contribution
 from comity.core.envelope import Envelope, Receipt
@@ -83,17 +84,23 @@ class Asking:
 
 
 class _Measure:
-    """The size of each question: measured once for all who are told the same under names of one length."""
+    """The size of each question: measured once for all who are told the same under names and receipts of one length."""
 
     def __init__(self) -> None:
-        self._known: tuple[Contribution | None, dict[tuple[int, Receipt | None], int]] = (None, {})
+        self._known: tuple[Contribution | None, dict[tuple[int, Any], int]] = (None, {})
 
     def __call__(self, out: Envelope) -> int:
         body, sizes = self._known
         if body is not out.body:
             sizes = {}
             self._known = (out.body, sizes)
-        key = (len(out.round.me.encode()), out.receipt)
+        r = out.receipt
+        key = (len(out.round.me.encode()), None if r is None else (_width(r.number), _width(r.attempt)))
         if key not in sizes:
             sizes[key] = size(out)
         return sizes[key]
+
+
+def _width(n: int) -> int:
+    """Whole numbers of one width take as many bytes on the wire."""
+    return 7 if n < 128 else 8 if n < 256 else 16 if n < 65536 else 32 if n < 2**32 else 64

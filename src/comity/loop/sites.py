@@ -1,7 +1,7 @@
 """The sites of one process, behind one door."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from comity.core.checks import shown
 from comity.core.contribution import Contribution, Tree
@@ -35,12 +35,14 @@ class Begun:
                 self._take(error)
             else:
                 self._take(given)
-        return cast(tuple[Envelope, Drawer], self.answer)
+        assert self.answer is not None
+        return self.answer
 
     def take(self, given: Done) -> tuple[Envelope, Drawer]:
         """The answer, once the work was done."""
         self._take(given)
-        return cast(tuple[Envelope, Drawer], self.answer)
+        assert self.answer is not None
+        return self.answer
 
     def _take(self, given: Done | Exception | None) -> None:
         try:

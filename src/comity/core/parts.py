@@ -242,7 +242,8 @@ class Past(Protocol):
 class Select(Protocol):
     """Who is asked, and who hears whom.
 
-    One where each peer is its own hub has `peers = True`.
+    One where each peer is its own hub has `peers = True`; one whose rounds need more of the cohort than the
+    collaboration asks for says so in `quorum`, a share in [0, 1].
     """
 
     def __call__(self, roster: Roster, round: Round, past: Past, secret: Secret) -> Mapping[str, Sequence[str]]:

@@ -148,9 +148,10 @@ def _noise_wants_a_public_denominator(p: Parts) -> str | None:
 
 
 def _gossip_sends_models(p: Parts) -> str | None:
-    if getattr(p.select, "peers", False) and getattr(p.method, "send", "model") == "delta":
-        name = _name(p.method)
-        return f'{name} sends deltas; peers mix whole models. Use {name}(..., send="model").'
+    name, send = _name(p.method), getattr(p.method, "send", "model")
+    if getattr(p.select, "peers", False) and send in ("delta", "gradient"):
+        use = name if send == "delta" else "FedAvg"
+        return f'{name} sends {send}s; peers mix whole models. Use {use}(..., send="model").'
     return None
 
 

@@ -27,7 +27,7 @@ class Attempt:
         self.turns = {h: replace(turn, hub=h, asked=len(ps)) for h, ps in members.items()}
         self.members = members
         self.heard = {h: Heard(h, ps, turn=(turn.number, turn.attempt)) for h, ps in members.items()}
-        self.homes = _homes(members)
+        self.homes = homes_of(members)
         self.hears: dict[str, list[str]] = {}
         for hub, cohort in members.items():
             for who in cohort:
@@ -223,7 +223,7 @@ def _same(told: tuple[str, Contribution, Any, Contribution], home: str, shared: 
 _NUMBERS = (float, int)
 
 
-def _homes(members: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def homes_of(members: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Who is told what which hub shares: the hub of one's own name, else the first that hears one."""
     homes: dict[str, str] = {}
     for hub, cohort in members.items():

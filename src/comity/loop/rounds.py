@@ -15,7 +15,7 @@ from comity.core.rules import Parts
 from comity.core.spec import Leaf, Spec, check
 from comity.core.tree import frozen
 from comity.loop.asking import Asking
-from comity.loop.attempt import Attempt, _homes
+from comity.loop.attempt import Attempt, homes_of
 from comity.loop.fold import Fold
 from comity.loop.hub import Event, Heard, HubState, add_metrics
 
@@ -79,7 +79,7 @@ class Rounds:
         They add, so each metric is a (sum, count).
         """
         turn = replace(self.base, number=number)
-        homes = _homes(self._members(turn)) if len(states) > 1 else {}
+        homes = homes_of(self._members(turn)) if len(states) > 1 else {}
         heard = {}
         total: dict[str, tuple[float, float]] = {}
         for hub, cohort in select(self.roster, turn, self.past, self.secret).items():

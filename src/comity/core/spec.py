@@ -54,7 +54,10 @@ class Spec:
 def like(tree: Tree, low: float = -math.inf, high: float = math.inf) -> Any:
     """A Tree of Leaf that asks for the same names, shapes and dtypes as `tree`, within [low, high]."""
     if is_branch(tree):
-        return {k: like(v, low, high) for k, v in tree.items()}
+        plain = np.ndarray
+        return {
+            k: _leaf(v.shape, v.dtype, low, high) if type(v) is plain else like(v, low, high) for k, v in tree.items()
+        }
     x = tree if type(tree) is np.ndarray else np.asarray(tree)
     return _leaf(x.shape, x.dtype, low, high)
 
@@ -150,7 +153,11 @@ def _check_value(value: Any, spec: Any, scale: float, path: str) -> None:
             said = [f"{word} {_names(names)}" for word, names in (("unasked", extra), ("missing", missing)) if names]
             raise ContributionError(f"{path} does not have the leaves asked for: {'; '.join(said)}.")
         for k, s in spec.items():
-            _check_value(value[k], s, scale, f"{path}.{k}" if path != "value" else k)
+            below = k if path == "value" else f"{path}.{k}"
+            if type(s) is Leaf and s.dtype is not None:
+                _check_leaf(value[k], s, scale, below)
+            else:
+                _check_value(value[k], s, scale, below)
     elif spec.dtype is None and spec.shape is None and spec.low == -math.inf and spec.high == math.inf:
         _check_finite(value, path)
     else:
@@ -163,7 +170,7 @@ def _check_leaf(value: Any, leaf: Leaf, scale: float, path: str) -> None:
         raise ContributionError(f"{path} must have shape {leaf.shape}. Got {x.shape}.")
     if leaf.dtype is not None and x.dtype != np.dtype(leaf.dtype):
         raise ContributionError(f"{path} must be {leaf.dtype}. Got {x.dtype.name}.")
-    if is_branch(value):
+    if x is not value and is_branch(value):
         raise ContributionError(f"{path} must be an array. Got {_describe(value)}.")
     if x.dtype.kind == "f":
         _check_finite(x, path)

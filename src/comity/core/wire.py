@@ -239,12 +239,14 @@ def _pack(x: Any, path: tuple[str, ...], out: _Buffers) -> Leaf:
 def _pack_dict(x: Mapping[str, Any], path: tuple[str, ...], out: _Buffers) -> Node:
     if len(path) > DEPTH:
         raise ConfigError(f"A Tree may nest {DEPTH} deep. Got more at '{'.'.join(path[:4])}...'. Flatten it.")
-    items = {}
+    items: dict[str, Leaf] = {}
     for k, v in x.items():
         if not isinstance(k, str):
             _refuse(f"the name {k!r:.40}", path, "string names")
         kind = type(v)
-        if kind is float or (kind is str and len(v) < SHORT):
+        if kind is np.ndarray:
+            items[k] = _pack_array(v, (*path, k), out)
+        elif kind is float or (kind is str and len(v) < SHORT):
             items[k] = v
         else:
             items[k] = _pack(v, (*path, k), out)

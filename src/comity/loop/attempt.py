@@ -88,6 +88,7 @@ class Attempt:
             told = as_tree(replace(shared, value=frozen(shared.value)))
             question = Contribution("question", {"shared": told, "public": self.public[home], "views": views})
             self._told = (home, shared, views, question)
+            return question
         return self._told[-1]
 
     def _entry(self, state: HubState, i: int, who: str) -> Any:
@@ -217,7 +218,11 @@ def _same(told: tuple[str, Contribution, Any, Contribution], home: str, shared: 
     plain = type(shared.weight) in _NUMBERS and type(was.weight) in _NUMBERS and shared.weight == was.weight
     if not plain or shared.metrics or was.metrics:
         return False
-    return all(v is None for v in views.values()) and all(v is None for v in was_views.values())
+    return _silent(views) and _silent(was_views)
+
+
+def _silent(views: Mapping[str, Any]) -> bool:
+    return not [view for view in views.values() if view is not None]
 
 
 _NUMBERS = (float, int)

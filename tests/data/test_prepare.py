@@ -15,6 +15,7 @@ from comity.data.prepare import (
     vocabulary,
 )
 from comity.data.schema import Column, Schema, agree, describe
+from comity.data.statistics import rounded, spread
 from comity.data.tables import read_table
 
 MIXED = Schema(
@@ -253,3 +254,20 @@ def test_a_large_table_takes_seconds():
     x, _ = prepared(table, schema).transform(table)
     assert x.shape == (n, 7 + 7 * 20)
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("centre", [1e9, -3e12])
+def test_a_spread_that_is_lost_in_the_squares_is_found_around_the_common_mean(centre):
+    schema = Schema((Column("a", "number"),), "y", "classification", ("n", "p"))
+    rng = np.random.default_rng(1)
+    parts = [pl.DataFrame({"a": centre + shift + rng.normal(size=n)}) for shift, n in ((0, 50), (3, 700), (-2, 400))]
+    merged = merge_moments(moments(t, schema) for t in parts)
+    assert rounded(merged)
+    told = [spread(t, schema, merged["mean"]) for t in parts]
+    total = sum(square * count for square, count in told) / sum(count for _, count in told)
+    z = Preparation.of(schema, {**merged, "variance": total}, {}).inputs(pl.concat(parts))
+    np.testing.assert_allclose([z.mean(), z.std()], [0, 1], atol=1e-3)
+    flat = pl.DataFrame({"a": np.full(300, centre + 0.7)})
+    m = moments(flat, schema)
+    still = Preparation.of(schema, {**m, "variance": spread(flat, schema, m["mean"])[0]}, {})
+    assert np.abs(still.inputs(flat)).max() < 1e-6

@@ -8,6 +8,7 @@ from comity.core.errors import ConfigError
 from comity.data.dictionary import Dictionary, Entry
 from comity.data.prepare import LIMIT, Preparation, moments, vocabulary
 from comity.data.quantiles import (
+    around,
     first_edges,
     median_bounds,
     merge_bounds,
@@ -58,6 +59,23 @@ def test_many_rounds_never_lose_the_median(x, rounds):
     assert edges[0, 0] <= want <= edges[0, -1]
     assert edges[0, -1] - edges[0, 0] <= 200 / 3**rounds + 1e-12  # rounding of the edges
     assert (np.diff(edges) >= 0).all()
+
+
+@settings(max_examples=80)
+@given(values, st.sampled_from([0.01, 0.25, 0.5, 0.75, 1.0]), st.integers(0, 50), st.integers(2, 9))
+def test_the_bins_around_a_quantile_hold_enough_and_no_end_bin_could_be_left_out(x, q, least, bins):
+    table, edges = pl.DataFrame({"a": x, "b": x}), first_edges([[-100, 100]] * 2, bins)
+    counts = quantile_counts(table, AB, edges)["counts"]
+    low, high = around(counts, edges, q, least=least)[0]
+    want, last = np.quantile(x, q, method="inverted_cdf"), edges[0, -1]
+    inside = [v for v in x if low <= v < high or v == high == last]
+    assert low <= want <= high
+    assert len(inside) >= min(least, len(x))
+    run = edges[0][(edges[0] >= low) & (edges[0] <= high)]
+    if len(run) > 2:
+        for a, b in ((run[1], high), (low, run[-2])):
+            held = [v for v in x if a <= v < b or v == b == last]
+            assert len(held) < least or want not in held
 
 
 def test_counts_by_hand():

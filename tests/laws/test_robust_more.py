@@ -1,7 +1,7 @@
 """Multi-Krum, Bulyan, centred clipping and the reputation mean, against plain transcriptions of what was published."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import comity as co
+from comity import running
 from comity.combine import cohort as slices
 from comity.core.contribution import Contribution
 from comity.core.tree import leaves
@@ -289,3 +290,58 @@ def test_what_does_not_fit_is_named(combiner, odd):
 def test_settings_that_make_no_sense(make):
     with pytest.raises(co.ConfigError, match="Got"):
         make()
+
+
+MODEL = co.Linear(4, 2, rate=0.2, batch=8)
+
+
+@dataclass(frozen=True)
+class Liar:
+    """Sends the opposite of what it learnt, ten times as long."""
+
+    honest: co.Trainer
+
+    def contribute(self, shared, local, round, secret):
+        c, local = self.honest.contribute(shared, local, round, secret)
+        return replace(c, value={name: -10 * x for name, x in c.value.items()}), local
+
+
+def parties(liars):
+    rng, out = np.random.default_rng(0), {}
+    for i in range(11):
+        x = rng.normal(size=(40, 4)).astype("float32")
+        party = co.Trainer(MODEL, (x, (x[:, 0] + x[:, 1] > 0).astype(int)))
+        out[f"p{i}"] = Liar(party) if i < liars else party
+    return out
+
+
+def right(params):
+    x = np.random.default_rng(1).normal(size=(1000, 4)).astype("float32")
+    return float((MODEL.predict(params, x).argmax(axis=1) == (x[:, 0] + x[:, 1] > 0)).mean())
+
+
+HOLD = [co.MultiKrum(f=2), co.Bulyan(f=2), co.CenteredClipping(tau=0.2), co.ReputationMean()]
+
+
+@pytest.mark.parametrize("combine", HOLD, ids=repr)
+def test_two_liars_of_eleven_and_in_pieces_as_in_one(combine, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "SAVE_SECONDS", 0.0)
+    fed = co.Collaboration(co.FedAvg(MODEL), parties(liars=2), combine=combine, evaluate=False)
+    straight = fed.run(rounds=8)
+    for n in (1, 4, 8):
+        pieces = fed.run(rounds=n, folder=tmp_path)
+    assert all(np.array_equal(pieces.shared[k], x) for k, x in straight.shared.items())
+    clean = co.Collaboration(co.FedAvg(MODEL), parties(liars=0), evaluate=False)
+    assert right(straight.shared) > right(clean.run(rounds=8).shared) - 0.02 > 0.9
+    assert right(clean.replace(participants=parties(liars=2)).run(rounds=8).shared) < 0.7
+
+
+def test_a_run_gives_its_reputations():
+    X = np.eye(4, dtype="float32")
+    model = co.Linear(4, 2, rate=0.5)
+    flipped = lambda liar: np.array([1, 1, 0, 0]) if liar else np.array([0, 0, 1, 1])  # noqa: E731
+    people = {n: co.Trainer(model, (X, flipped(n == "d"))) for n in "abcd"}
+    combine = co.ReputationMean()
+    run = co.Collaboration(co.FedAvg(model), people, combine=combine, evaluate=False).run(rounds=4)
+    trusted = combine.reputations(run.combiner)
+    assert trusted["d"] < min(trusted[n] for n in "abc")

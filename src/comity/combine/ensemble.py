@@ -12,7 +12,7 @@ import numpy as np
 
 from comity.combine.mean import mean_of, weighted
 from comity.core.calibration import FLOOR, log_floored, softmax
-from comity.core.checks import number
+from comity.core.checks import flag, number
 from comity.core.contribution import Array, Contribution, View
 from comity.core.errors import ContributionError
 from comity.core.round import Round
@@ -29,6 +29,9 @@ class Average:
     Attributes:
         counts: weigh class by class; every member must send its counts (`Predictor(counts=...)`).
 
+    Raises:
+        ConfigError: counts that are neither True nor False.
+
     Example:
         >>> import numpy as np, comity as co
         >>> p, seen = np.array([[0.5, 0.5]]), np.ones(2)
@@ -42,6 +45,9 @@ class Average:
     counts: bool = False
     needs: ClassVar[View] = "sum"
     denominator: ClassVar[Literal["weight"]] = "weight"
+
+    def __post_init__(self) -> None:
+        flag("counts", "Average", self.counts)
 
     def init(self) -> None:
         """No state."""

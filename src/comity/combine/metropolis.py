@@ -46,9 +46,10 @@ class Metropolis:
     needs: ClassVar[View] = "each"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.neighbours, Mapping) or not self.neighbours:
+        named = isinstance(self.neighbours, Mapping) and all(map(_are_names, self.neighbours.values()))
+        if not named or not self.neighbours:
             raise refusal(
-                "neighbours", "Metropolis", "peer to its neighbours", self.neighbours, "Use graph(...).neighbours."
+                "neighbours", "Metropolis", "peer to a list of others", self.neighbours, "Use graph(...).neighbours."
             )
         for name, heard in self.neighbours.items():
             for other in heard:
@@ -91,3 +92,8 @@ class Metropolis:
         own = {me: 1 - others} if me in senders else {}
         total = 1.0 if own else others
         return [np.float64({**given, **own}[name] / total) for name in senders]
+
+
+def _are_names(heard: Any) -> bool:
+    several = isinstance(heard, Sequence) and not isinstance(heard, str | bytes)
+    return several and all(isinstance(name, str) for name in heard)

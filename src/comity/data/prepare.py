@@ -24,6 +24,7 @@ from comity.data.statistics import (
     moments,
     signed_log,
     skewed,
+    variance,
     vocabulary,
 )
 from comity.data.tables import column, numbers, words
@@ -147,7 +148,8 @@ class Preparation:
 
         Args:
             schema: as agreed.
-            moments: combined over the parties; `count` and `missing` may be sums or averages.
+            moments: combined over the parties; `count` and `missing` may be sums or averages. With `variance`, mean
+                squared distances from the common mean (`statistics.spread`), these are taken for those of numbers.
             vocabulary: added over the parties.
             rare: words seen less often, over all parties, share the input "other"; >= 1.
             most: at most this many words, the most frequent, have an input of their own; >= 1.
@@ -160,14 +162,14 @@ class Preparation:
         if rare < 1 or most < 1:
             raise ConfigError(f"'rare' and 'most' must be whole numbers >= 1. Got rare={rare}, most={most}.")
         n = len(schema.numbers)
-        m = {k: np.nan_to_num(np.asarray(moments[k], np.float64)) for k in ("missing", *MEANS)}
-        logged = skewed(m)
+        told = ("missing", *MEANS, *(["variance"] if "variance" in moments else []))
+        m = {k: np.nan_to_num(np.asarray(moments[k], np.float64)) for k in told}
+        logged, own = skewed(m), deviation(variance(m), m["square"])
         mean = np.where(logged, m["log"], m["mean"])
-        scale = deviation(mean, np.where(logged, m["log_square"], m["square"]))
+        of_logs = variance({"mean": m["log"], "square": m["log_square"]})
+        scale = np.where(logged, deviation(of_logs, m["log_square"]), own)
         codes = {name: Codes.of(vocabulary[name], rare=rare, most=most) for name in schema.categories}
-        target = (
-            (float(m["mean"][n]), float(deviation(m["mean"], m["square"])[n])) if m["mean"].size > n else (0.0, 1.0)
-        )
+        target = (float(m["mean"][n]), float(own[n])) if m["mean"].size > n else (0.0, 1.0)
         fill = None if centre is None else _filled(np.asarray(centre, np.float64), mean[:n], scale[:n], logged[:n])
         return cls(schema, mean[:n], scale[:n], logged[:n], m["missing"][:n] > 0, codes, *target, fill)
 

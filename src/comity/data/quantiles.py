@@ -135,20 +135,48 @@ def refine(counts: Any, edges: Array, q: float = 0.5, *, least: float = 0.0) -> 
         >>> refine([[0, 1, 3, 0, 1, 0]], edges).tolist()
         [[25.0, 31.25, 37.5, 43.75, 50.0]]
     """
-    many = np.asarray(counts, np.float64)
-    if not 0 < q <= 1:
-        raise ConfigError(f"'q' must be above 0 and at most 1. Got {q}. The median is 0.5.")
-    if many.shape != (edges.shape[0], edges.shape[1] + 1):
-        raise ConfigError(f"Counts must fit the edges. Got shape {many.shape} for edges of shape {edges.shape}.")
-    bins, total = edges.shape[1] - 1, many.sum(axis=1)
-    reached = many.cumsum(axis=1) >= (q * total * (1 - 1e-12))[:, None]
-    place = np.where(total > 0, reached.argmax(axis=1), -1)
-    rows = np.arange(len(many))
+    many, place = _placed(counts, edges, q)
+    bins, rows = edges.shape[1] - 1, np.arange(len(many))
     # below the first edge both ends are the first one, above the last both are the last
     low = edges[rows, np.clip(place - 1, 0, bins)]
     high = edges[rows, np.clip(place, 0, bins)]
     stay = (place < 0) | (many[rows, place] < least)
     return np.where(stay[:, None], edges, _cut(low, high, bins))
+
+
+def around(counts: Any, edges: Array, q: float = 0.5, *, least: float = 0.0) -> Array:
+    """The fewest neighbouring bins that hold the quantile and at least so many values, if all bins together do.
+
+    Args:
+        counts: (numbers, bins + 2), added over the parties.
+        edges: (numbers, bins + 1) float64, those that were counted with.
+        q: as for `refine`.
+        least: values that the bins must hold.
+
+    Returns:
+        (numbers, 2) float64, their outer edges; all bins where nothing was counted.
+
+    Raises:
+        ConfigError: as `refine`.
+
+    Example:
+        >>> edges = first_edges([[0, 100]], bins=4)
+        >>> around([[0, 1, 3, 0, 1, 0]], edges).tolist(), around([[0, 1, 3, 0, 1, 0]], edges, least=4).tolist()
+        ([[25.0, 50.0]], [[0.0, 50.0]])
+    """
+    many, place = _placed(counts, edges, q)
+    bins, out = edges.shape[1] - 1, np.empty((len(many), 2))
+    for i, (own, at) in enumerate(zip(many, place.tolist(), strict=True)):
+        inside, below = min(max(at, 1), bins), np.concatenate([[0.0], own.cumsum()])
+        runs = [
+            (high - low, low, high)
+            for low in range(1, inside + 1)
+            for high in range(inside, bins + 1)
+            if at >= 0 and below[high + 1] - below[low] >= least
+        ]
+        _, low, high = min(runs, default=(bins - 1, 1, bins))
+        out[i] = edges[i, low - 1], edges[i, high]
+    return out
 
 
 def middle(edges: Array) -> Array:
@@ -159,6 +187,18 @@ def middle(edges: Array) -> Array:
 def merge_counts(parts: Iterable[Mapping[str, Array]]) -> Array:
     """The counts of all parties together, (numbers, bins + 2) int64."""
     return np.asarray(np.sum([part["counts"] for part in parts], axis=0))
+
+
+def _placed(counts: Any, edges: Array, q: float) -> tuple[Array, Array]:
+    """The counts, and the place of the bin that holds the quantile among them; -1 where nothing was counted."""
+    many = np.asarray(counts, np.float64)
+    if not 0 < q <= 1:
+        raise ConfigError(f"'q' must be above 0 and at most 1. Got {q}. The median is 0.5.")
+    if many.shape != (edges.shape[0], edges.shape[1] + 1):
+        raise ConfigError(f"Counts must fit the edges. Got shape {many.shape} for edges of shape {edges.shape}.")
+    total = many.sum(axis=1)
+    reached = many.cumsum(axis=1) >= (q * total * (1 - 1e-12))[:, None]
+    return many, np.where(total > 0, reached.argmax(axis=1), -1)
 
 
 def _cut(low: Array, high: Array, bins: int) -> Array:

@@ -19,6 +19,8 @@ else:
 MOST_SENT = 500
 """A party names at most this many values of a column, its most frequent ones."""
 MEANS = ("mean", "square", "cube", "log", "log_square")
+ROUNDED = 1e-8
+"""A variance below this share of the mean square has lost half of its digits in E[x²] - E[x]²."""
 
 
 def moments(table: "pl.DataFrame", schema: Schema) -> dict[str, Array]:
@@ -58,7 +60,7 @@ def spread(table: "pl.DataFrame", schema: Schema, centre: Array) -> tuple[Array,
     Returns:
         (numbers,) float64, 0 where there is no value, and (numbers,) rows with a value.
     """
-    columns = [numbers(column(table, name)).drop_nulls().to_numpy() for name in _measured(schema)]
+    columns = [_values(numbers(column(table, name))) for name in _measured(schema)]
     squares = [float(((x - c) ** 2).mean()) if x.size else 0.0 for x, c in zip(columns, centre, strict=True)]
     return np.array(squares, float), np.array([x.size for x in columns], float)
 
@@ -116,15 +118,32 @@ def signed_log(x: Array) -> Array:
     return np.asarray(np.copysign(np.log1p(np.abs(x)), x))
 
 
-def deviation(mean: Array, square: Array) -> Array:
+def rounded(m: Mapping[str, Array]) -> bool:
+    """Is there a column so far from zero that its moments do not tell its variance? Then ask for the `spread`."""
+    variance, square = m["square"] - m["mean"] ** 2, np.asarray(m["square"])
+    return bool(((square > 0) & (variance < ROUNDED * square)).any())
+
+
+def variance(m: Mapping[str, Array]) -> Array:
+    """The variance of each column; 0 where it is nothing but rounding.
+
+    Args:
+        m: combined moments; with `variance`, mean squared distances from the common mean (`spread`), these are taken.
+    """
+    if "variance" in m:
+        return np.asarray(np.where(m["variance"] > 1e-28 * m["square"], m["variance"], 0.0))
+    found = m["square"] - m["mean"] ** 2
+    return np.asarray(np.where(found > 1e-12 * m["square"], found, 0.0))
+
+
+def deviation(variance: Array, square: Array) -> Array:
     """The standard deviation; 1 or more where nothing varies, so that one may divide by it."""
-    variance = square - mean * mean
     return np.asarray(np.sqrt(np.where(variance > 0, variance, np.maximum(square, 1.0))))
 
 
 def skewed(m: Mapping[str, Array]) -> Array:
     """Skewness above 2, told only where the spread is not small beside the mean (else rounding decides)."""
-    spread = deviation(m["mean"], m["square"])
+    spread = deviation(variance(m), m["square"])
     third = m["cube"] - 3 * m["mean"] * m["square"] + 2 * m["mean"] ** 3
     return np.asarray((third > 2 * spread**3) & (spread > 0.5 * np.abs(m["mean"])))
 
@@ -133,8 +152,13 @@ def _measured(schema: Schema) -> Sequence[str]:
     return [*schema.numbers, schema.target] if schema.task == "regression" else schema.numbers
 
 
+def _values(series: "pl.Series") -> Array:
+    """What is there, within ±1e90, so that its cube is a number."""
+    return np.asarray(np.clip(series.drop_nulls().to_numpy(), -1e90, 1e90))
+
+
 def _moments(series: "pl.Series") -> dict[str, float]:
-    x = np.clip(series.drop_nulls().to_numpy(), -1e90, 1e90)
+    x = _values(series)
     if not x.size:
         return dict.fromkeys(("count", *MEANS), 0.0) | {"missing": float(len(series))}
     logs, square = signed_log(x), x * x

@@ -198,8 +198,12 @@ class Run:
     @property
     def state(self) -> Any:
         """The method's state at the hub; {hub: state} where there are several."""
-        states = {hub: s.method for hub, s in self._states.items()}
-        return next(iter(states.values())) if len(states) == 1 else states
+        return _only({hub: s.method for hub, s in self._states.items()})
+
+    @property
+    def combiner(self) -> Any:
+        """The combiner's state at the hub, reputations for one; {hub: state} where there are several."""
+        return _only({hub: s.combiner for hub, s in self._states.items()})
 
     @property
     def shared(self) -> Any:
@@ -242,7 +246,12 @@ class Run:
 
 def _shared(method: Method, states: Mapping[str, Any], last: Round) -> Any:
     trees = {hub: method.share(s.method, "", replaced(last, hub=hub)).value for hub, s in states.items()}
-    return next(iter(trees.values())) if len(trees) == 1 else trees
+    return _only(trees)
+
+
+def _only(by_hub: Mapping[str, Any]) -> Any:
+    """What the one hub has, or what each of them has."""
+    return next(iter(by_hub.values())) if len(by_hub) == 1 else dict(by_hub)
 
 
 def load(folder: str | Path, method: Method, *, best: bool = False) -> Any:

@@ -19,7 +19,8 @@ import numpy as np, comity as co
 X, y = np.eye(4, dtype="float32"), np.array([0, 0, 1, 1])
 model = co.MLP(4, 2, hidden=(8, 4))
 sites = {n: co.Trainer(model, (X, y)) for n in "abc"}
-method = co.FedAvg(model, start={"w": np.arange(3.0)})
+start = {k: np.asarray(x, float) for k, x in model.init(co.Round("r", 0)).items()}
+method = co.FedAvg(model, start=start)
 fed = co.Collaboration(method, sites, select=co.sample(0.5), evaluate=co.every(2))
 print(co.recipe(fed)["hash"])
 """
@@ -29,7 +30,7 @@ def collaboration(**changes):
     X, y = np.eye(4, dtype="float32"), np.array([0, 0, 1, 1])
     model = co.MLP(4, 2, hidden=(8, 4))
     sites = {n: co.Trainer(model, (X, y)) for n in "abc"}
-    start = {"w": np.arange(3.0)}
+    start = {k: np.asarray(x, float) for k, x in model.init(co.Round("r", 0)).items()}
     fed = co.Collaboration(co.FedAvg(model, start=start), sites, select=co.sample(0.5), evaluate=co.every(2))
     return fed.replace(**changes)
 
@@ -44,13 +45,20 @@ def test_the_hash_is_the_same_in_every_process():
 
 
 MODEL = co.MLP(4, 2, hidden=(8, 4))
+
+
+def start(model=MODEL, plus=0.0, dtype=float):
+    return {k: np.asarray(x + plus, dtype) for k, x in model.init(co.Round("r", 0)).items()}
+
+
+WIDER = co.MLP(4, 2, hidden=(8, 5))
 CHANGES = {
-    "model": {"method": co.FedAvg(co.MLP(4, 2, hidden=(8, 5)), start={"w": np.arange(3.0)})},
-    "rate": {"method": co.FedAvg(co.MLP(4, 2, hidden=(8, 4), rate=0.2), start={"w": np.arange(3.0)})},
-    "start": {"method": co.FedAvg(MODEL, start={"w": np.arange(3.0) + 1e-9})},
-    "start dtype": {"method": co.FedAvg(MODEL, start={"w": np.arange(3, dtype="float32")})},
-    "server": {"method": co.FedAvg(MODEL, co.Momentum(beta=0.9), start={"w": np.arange(3.0)})},
-    "bound": {"method": co.FedAvg(MODEL, bound=1.0, start={"w": np.arange(3.0)})},
+    "model": {"method": co.FedAvg(WIDER, start=start(WIDER))},
+    "rate": {"method": co.FedAvg(co.MLP(4, 2, hidden=(8, 4), rate=0.2), start=start())},
+    "start": {"method": co.FedAvg(MODEL, start=start(plus=1e-9))},
+    "start dtype": {"method": co.FedAvg(MODEL, start=start(dtype="float32"))},
+    "server": {"method": co.FedAvg(MODEL, co.Momentum(beta=0.9), start=start())},
+    "bound": {"method": co.FedAvg(MODEL, bound=1.0, start=start())},
     "combine": {"combine": co.Mean(uniform=True)},
     "cap": {"combine": co.Mean(cap=5.0)},
     "select": {"select": co.sample(0.25)},

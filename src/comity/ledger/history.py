@@ -12,13 +12,15 @@ def history(entries: Iterable[Entry]) -> dict[str, list[Any]]:
     """One row for each closed round.
 
     Bytes are of everything up to the close of a round since the one before: attempts that failed and
-    scores that were taken too. A metric of scores comes before one of that name from training.
+    scores that were taken too. A metric of scores comes before one of that name from training. Where several hubs hear
+    one participant (gossip), it is asked and accepted once, and its bytes count once; its training metrics count at
+    each hub that heard it.
 
     Args:
         entries: a ledger, or its entries in order.
 
     Returns:
-        `round` (counted from 1), `asked`, `accepted` (participants, over all hubs), `bytes_up`,
+        `round` (counted from 1), `asked`, `accepted` (participants, by at least one hub), `bytes_up`,
         `bytes_down`, and each metric by its name: a ratio of sums, None where it was not taken.
 
     Example:
@@ -50,8 +52,8 @@ class _Row:
     """One round while it is counted."""
 
     def __init__(self, number: int) -> None:
-        self.number, self.asked, self.accepted = number, 0, 0
-        self.up = self.down = 0
+        self.number, self.up, self.down = number, 0, 0
+        self.hubs: list[Any] = []
         self.metrics: dict[str, dict[str, tuple[float, float]]] = {"score": {}, "round": {}}
 
     def heard(self, kind: str, facts: Any) -> None:
@@ -65,12 +67,26 @@ class _Row:
 
     def close(self, facts: Any) -> None:
         self.number = int(facts["round"])
-        self.asked += len(facts["asked"].split("\n")) if facts.get("asked") else 0
-        self.accepted += int(np.sum(facts.get("accepted", 0)))
+        self.hubs.append(facts)
+
+    @property
+    def asked(self) -> int:
+        return len({name for facts in self.hubs for name in _names(facts)})
+
+    @property
+    def accepted(self) -> int:
+        if len(self.hubs) == 1:
+            return int(np.sum(self.hubs[0].get("accepted", 0)))
+        pairs = (zip(_names(facts), facts.get("accepted", ()), strict=False) for facts in self.hubs)
+        return len({name for hub in pairs for name, accepted in hub if accepted})
 
     def metric(self, name: str) -> float | None:
         total, count = self.metrics["score"].get(name) or self.metrics["round"].get(name) or (0.0, 0.0)
         return total / count if count else None
+
+
+def _names(facts: Any) -> list[str]:
+    return facts["asked"].split("\n") if facts.get("asked") else []
 
 
 def _columns(rows: list[_Row]) -> dict[str, list[Any]]:

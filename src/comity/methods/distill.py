@@ -13,16 +13,18 @@ import numpy as np
 
 from comity.combine.ensemble import Average
 from comity.core.calibration import tempered
-from comity.core.checks import number, refusal, shown, whole
+from comity.core.checks import flag, number, part, refusal, shown, whole
 from comity.core.contribution import Array, Contribution, Tree
 from comity.core.errors import ConfigError
 from comity.core.parts import Combiner, Model, Step
 from comity.core.round import Round
 from comity.core.spec import Leaf, Spec
-from comity.methods.steps import first
+from comity.methods.steps import first, start_fits
 
 MOST = 16.0
 """No probability, and no logarithm of one that a pool makes, is larger."""
+
+POOL = ("needs", "init()", "lift()", "lower()")
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,12 @@ class Distill:
     start: Tree = None
 
     def __post_init__(self) -> None:
+        part("model", "Distill", self.model, ("init()", "fit()", "predict()"), "co.Linear(...) or another model")
         object.__setattr__(self, "public_x", public_of(self.public_x, "Distill"))
         number("temperature", "Distill", self.temperature, "(0, inf)")
         number("hard", "Distill", self.hard, "[0, 1]")
         number("pull", "Distill", self.pull, "[0, inf)")
+        flag("counts", "Distill", self.counts)
         if self.batch is not None:
             whole("batch", "Distill", self.batch, 1)
         if self.epochs is not None:
@@ -97,6 +101,8 @@ class Distill:
             raise refusal("hint", "Distill", "(tap of the teacher, tap of the student)", taps)
         if self.combiner is None:
             object.__setattr__(self, "combiner", Average(counts=self.counts))
+        part("combiner", "Distill", self.combiner, POOL, "co.Average()")
+        start_fits(self.model, self.start)
 
     def init(self, round: Round) -> Any:
         """The student's first parameters; no row has targets yet.
@@ -227,15 +233,20 @@ def public_of(x: Any, who: str) -> Array:
     """
     try:
         out = np.ascontiguousarray(x)
-    except ValueError:
+    except (TypeError, ValueError):
         out = np.empty(0, "O")
-    if out.ndim < 2 or not len(out) or out.dtype.kind not in "fiub":
+    if out.ndim < 2 or not out.size or out.dtype.kind not in "fiub":
         raise ConfigError(f"The 'public_x' of {who} must be an array (rows, ...) of numbers. Got {shown(x)}.")
+    if not np.isfinite(out).all():
+        raise ConfigError(f"The 'public_x' of {who} must be finite. Got NaN or infinity in it. Leave those rows out.")
     return out
 
 
 def _labels(labels: Any, rows: int) -> Array:
-    y = np.asarray(labels)
+    try:
+        y = np.asarray(labels)
+    except ValueError:
+        y = np.empty(0)
     if y.shape != (rows,) or y.dtype.kind not in "iu" or y.min() < -1:
         raise refusal("labels", "Distill", f"({rows},) class numbers, -1 for none", labels)
     return y.astype(np.int64)

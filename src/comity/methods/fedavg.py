@@ -21,10 +21,9 @@ from comity.core.round import Round
 from comity.core.spec import Spec, like
 from comity.core.tree import ravel, tree_map, unravel
 from comity.methods.optimizers import HubOptimizer, Momentum
-from comity.methods.steps import first
-from comity.methods.training import trained, trained_many
+from comity.methods.steps import first, start_fits
+from comity.methods.training import model_fits, trained, trained_many
 
-MODEL = ("statistics", "init()")
 SENDS = ("delta", "model")
 
 
@@ -40,7 +39,7 @@ class FedAvg:
         start: parameters to begin with, in place of the model's own.
 
     Raises:
-        ConfigError: a bound that is not > 0, or another `send`.
+        ConfigError: a bound that is not > 0, another `send`, no model, or a start of another form than it.
 
     Example:
         >>> import numpy as np, comity as co
@@ -58,10 +57,11 @@ class FedAvg:
     start: Tree = None
 
     def __post_init__(self) -> None:
-        part("model", "FedAvg", self.model, MODEL, "co.Linear(...) or another model")
+        model_fits(self, "statistics")
         part("optimizer", "FedAvg", self.optimizer, ("init()", "step()"), "co.Momentum()")
         number("bound", "FedAvg", self.bound, "(0, inf]", hint="Use math.inf for none.")
         word("send", "FedAvg", self.send, SENDS)
+        start_fits(self.model, self.start)
 
     @property
     def combiner(self) -> Combiner:
@@ -118,7 +118,7 @@ class Trainer:
     Where neither test nor valid is given, scores are of the training data and begin with "train_".
 
     Raises:
-        ConfigError: another `send`.
+        ConfigError: another `send`, or no model that can be trained.
     """
 
     model: Model
@@ -128,6 +128,7 @@ class Trainer:
     send: str = "delta"
 
     def __post_init__(self) -> None:
+        model_fits(self, "fit()")
         word("send", "Trainer", self.send, SENDS)
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:

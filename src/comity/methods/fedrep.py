@@ -23,7 +23,7 @@ from comity.core.spec import Spec
 from comity.core.tree import ravel, unravel
 from comity.methods.fedavg import SENDS, FedAvg
 from comity.methods.steps import first
-from comity.methods.training import difference, fitted, held_out, weighed
+from comity.methods.training import difference, fitted, held_out, model_fits, weighed
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class FedRep:
             of which the head is not used.
 
     Raises:
-        ConfigError: a head that names nothing or everything, a bound that is not > 0, or another `send`.
+        ConfigError: a head that names nothing or everything, a bound that is not > 0, another `send`, no model, or a
+            start of another form than it.
 
     Example:
         >>> import numpy as np, comity as co
@@ -61,12 +62,14 @@ class FedRep:
     start: Tree = None
 
     def __post_init__(self) -> None:
+        model_fits(self, "statistics")
         number("bound", "FedRep", self.bound, "(0, inf]", hint="Use math.inf for none.")
         word("send", "FedRep", self.send, SENDS)
         names = () if isinstance(self.head, str) or not isinstance(self.head, Sequence) else tuple(self.head)
         if not names or not all(isinstance(n, str) and n for n in names):
             raise refusal("head", "FedRep", "a tuple of names of layers", self.head, 'Use ("2",), for one.')
         object.__setattr__(self, "head", names)
+        self.init(Round("start", 0))
 
     @property
     def combiner(self) -> Combiner:
@@ -137,7 +140,7 @@ class FedRepTrainer:
     Where neither test nor valid is given, scores are of the training data and begin with "train_".
 
     Raises:
-        ConfigError: epochs below 0 or not finite, or another `send`.
+        ConfigError: epochs below 0 or not finite, another `send`, or no model that can be trained.
     """
 
     model: Model
@@ -149,6 +152,7 @@ class FedRepTrainer:
     send: str = "delta"
 
     def __post_init__(self) -> None:
+        model_fits(self, "fit()")
         number("head_epochs", "FedRepTrainer", self.head_epochs, "[0, inf)")
         word("send", "FedRepTrainer", self.send, SENDS)
         if self.epochs is not None:

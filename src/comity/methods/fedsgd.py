@@ -13,15 +13,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from comity.combine.mean import Mean
-from comity.core.checks import number, part
+from comity.core.checks import number
 from comity.core.contribution import Array, Contribution, Tree
 from comity.core.errors import ConfigError
 from comity.core.parts import Combiner, Model, Secret, Step
 from comity.core.round import Round
 from comity.core.spec import Spec, like
 from comity.core.tree import ravel, tree_map, unravel
-from comity.methods.steps import first
-from comity.methods.training import fitted, held_out, weighed
+from comity.methods.steps import first, start_fits
+from comity.methods.training import fitted, held_out, model_fits, weighed
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class FedSGD:
         start: parameters to begin with, in place of the model's own.
 
     Raises:
-        ConfigError: a rate or a bound that is not > 0.
+        ConfigError: a rate or a bound that is not > 0, no model, or a start of another form than it.
 
     Example:
         >>> import numpy as np, comity as co
@@ -56,10 +56,10 @@ class FedSGD:
     send: ClassVar[str] = "gradient"
 
     def __post_init__(self) -> None:
-        use = "co.Linear(...) or another model"
-        part("model", "FedSGD", self.model, ("statistics", "init()", "fit()"), use)
+        model_fits(self, "statistics", "fit()")
         number("rate", "FedSGD", self.rate, "(0, inf)")
         number("bound", "FedSGD", self.bound, "(0, inf]", hint="Use math.inf for none.")
+        start_fits(self.model, self.start)
 
     @property
     def combiner(self) -> Combiner:
@@ -108,12 +108,18 @@ class GradientTrainer:
         valid: (X, y) for choices; its scores begin with "valid_".
 
     Where neither test nor valid is given, scores are of the training data and begin with "train_".
+
+    Raises:
+        ConfigError: no model that can be trained.
     """
 
     model: Model
     data: Any = field(metadata={"data": True}, repr=False)
     test: Any = field(default=None, metadata={"data": True}, repr=False)
     valid: Any = field(default=None, metadata={"data": True}, repr=False)
+
+    def __post_init__(self) -> None:
+        model_fits(self, "fit()")
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """A gradient weighted by examples; or scores when scores are asked for.

@@ -22,7 +22,7 @@ from comity.core.round import Round
 from comity.core.spec import Spec, like
 from comity.core.tree import ravel, tree_map, unravel
 from comity.methods.steps import added, first, training_loss, zeros_like
-from comity.methods.training import difference, fitted, held_out, weighed
+from comity.methods.training import difference, fitted, held_out, model_fits, weighed
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class IFCA:
             {"0": Tree, "1": ...}, taken as they are.
 
     Raises:
-        ConfigError: no whole clusters >= 1, a spread below 0 or a bound that is not > 0.
+        ConfigError: no whole clusters >= 1, a spread below 0, a bound that is not > 0, no model, or a start of another
+            form than it.
 
     Example:
         >>> import numpy as np, comity as co
@@ -64,9 +65,12 @@ class IFCA:
     send: ClassVar[str] = "delta"
 
     def __post_init__(self) -> None:
+        model_fits(self, "statistics")
         whole("clusters", "IFCA", self.clusters, 1)
         number("spread", "IFCA", self.spread, "[0, inf)")
         number("bound", "IFCA", self.bound, "(0, inf]", hint="Use math.inf for none.")
+        if self.start is not None:
+            self.init(Round("start", 0))
 
     @property
     def combiner(self) -> Combiner:
@@ -116,12 +120,18 @@ class IFCATrainer:
         valid: (X, y) for choices; its scores begin with "valid_".
 
     Where neither test nor valid is given, scores are of the training data and begin with "train_".
+
+    Raises:
+        ConfigError: no model that can be trained.
     """
 
     model: Model
     data: Any = field(metadata={"data": True}, repr=False)
     test: Any = field(default=None, metadata={"data": True}, repr=False)
     valid: Any = field(default=None, metadata={"data": True}, repr=False)
+
+    def __post_init__(self) -> None:
+        model_fits(self, "fit()", "predict()")
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """A delta of the best model and zeros for the others; or scores when scores are asked for."""

@@ -32,6 +32,16 @@ def first(model: Model, round: Round, start: Tree = None) -> Any:
     return unravel(ravel(new), new)
 
 
+def start_fits(model: Model, start: Tree) -> None:
+    """Look at a start when a method is made: in a run its folder would already be there.
+
+    Raises:
+        ConfigError: as `first`.
+    """
+    if start is not None:
+        first(model, Round("start", 0), start)
+
+
 def zeros_like(tree: Tree) -> Any:
     """A Tree of zeros that looks like `tree`, over one flat vector."""
     return unravel(np.zeros_like(ravel(tree)), tree)

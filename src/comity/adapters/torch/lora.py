@@ -111,7 +111,7 @@ def lora(
     """
     rank, seed = whole("rank", "lora", rank, 1), seeded("lora", seed)
     scale = 1.0 if alpha is None else number("alpha", "lora", alpha, "(0, inf)") / rank
-    flag("train_a", "lora", train_a)
+    train_a = flag("train_a", "lora", train_a)
     if not isinstance(net, nn.Module) or any(isinstance(m, LowRank) for m in net.modules()):
         raise refusal("net", "lora", "an nn.Module without changes of lora", net, "Use the network itself.")
     tuned = copy.deepcopy(net).requires_grad_(False)

@@ -41,6 +41,8 @@ WORK = (("contribute", "working", "worked"), ("fit", "fitting", "fitted"))
 """One by one or many together, a participant's work and within it the model's."""
 NAMES = (*(name for *_, before, after in AROUND for name in (before, after)), *OTHER)
 NAMES += tuple(name for _, before, after in WORK for name in (before, after))
+ANYWHERE = "anywhere"
+"""The n-th pass of all points together."""
 WIDTH = 64
 
 
@@ -49,15 +51,17 @@ class Points:
 
     def __init__(self, board: mmap.mmap, point: str | None, n: int) -> None:
         """Args: shared memory to note the last point in; the point to be killed at and its pass, from 1."""
-        assert point is None or point in NAMES
+        assert point in (None, ANYWHERE, *NAMES)
         self.board, self.plan = board, (point, n)
         self.passed: Counter[str] = Counter()
 
     def reach(self, name: str) -> None:
         self.passed[name] += 1
         here = name, self.passed[name]
+        total = self.passed.total()
         self.board[:WIDTH] = f"{name} {here[1]}".ljust(WIDTH).encode()
-        if here == self.plan:
+        self.board[WIDTH : WIDTH + 8] = total.to_bytes(8, "little")
+        if self.plan in (here, (ANYWHERE, total)):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def install(self, *workers: type) -> None:

@@ -4,6 +4,7 @@ As a script it reads one order a line (JSON) and answers what became of the run.
 opens no folder itself: the run that is killed is the process that holds the lock.
 """
 
+import importlib
 import json
 import mmap
 import os
@@ -30,12 +31,14 @@ class Fate(NamedTuple):
         code: that it ended with.
         place: the last point that it passed, and for which time.
         seconds: that it lived.
+        passes: of all points together.
     """
 
     signal: int
     code: int
     place: str
     seconds: float
+    passes: int
 
     @property
     def killed(self) -> bool:
@@ -53,8 +56,9 @@ class Mother:
     process: "subprocess.Popen[str]"
 
     @classmethod
-    def start(cls) -> "Mother":
-        command = [sys.executable, "-W", "error", str(HERE)]
+    def start(cls, module: str = "collaborations") -> "Mother":
+        """Start it; `module` of this folder has the WORKS and WORKERS."""
+        command = [sys.executable, "-W", "error", str(HERE), module]
         pipe = subprocess.PIPE
         mother = cls(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ | ENV))
         assert mother._said() == "ready"
@@ -64,7 +68,7 @@ class Mother:
         """Run in a process of its own.
 
         Args:
-            work: one of `collaborations.WORKS`.
+            work: one of the module's WORKS.
             folder: of the run.
             order: `rounds`; `save`, the seconds between saves; `point` and `n`, where to be killed;
                 `after`, the seconds after which to be sent `signal`; `alarms`, the seconds after which each
@@ -83,10 +87,13 @@ class Mother:
         return self.process.stdout.readline().strip()
 
 
-def run(order: dict[str, Any]) -> None:
-    import collaborations
+def works() -> Any:
+    """The module of the collaborations that are run."""
+    return importlib.import_module(sys.argv[1])
 
-    make, engine = collaborations.WORKS[order["work"]]
+
+def run(order: dict[str, Any]) -> None:
+    make, engine = works().WORKS[order["work"]]
     make().run(rounds=order.get("rounds", 12), folder=order["folder"], engine=engine)
 
 
@@ -101,7 +108,6 @@ def alarmed(after: float, order: dict[str, Any]) -> None:
 
 def child(order: dict[str, Any], board: mmap.mmap) -> int:
     """The run itself. Returns the code to end with."""
-    import collaborations
     from faults import Points
 
     from comity import running
@@ -110,7 +116,7 @@ def child(order: dict[str, Any], board: mmap.mmap) -> int:
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         running.SAVE_SECONDS = order.get("save", 0.0)
-        Points(board, order.get("point"), order.get("n", 1)).install(*collaborations.WORKERS)
+        Points(board, order.get("point"), order.get("n", 1)).install(*works().WORKERS)
         for after in order.get("alarms", ()):
             alarmed(after, order)
         run(order)
@@ -139,17 +145,16 @@ def obey(order: dict[str, Any]) -> Fate:
         time.sleep(order["after"])
         os.kill(pid, order.get("signal", signal.SIGKILL))
     _, status = os.waitpid(pid, 0)
-    place = bytes(board[:64]).decode().strip("\0 ")
+    place, passes = bytes(board[:64]).decode().strip("\0 "), int.from_bytes(board[64:72], "little")
     ended = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    return Fate(ended, 0 if ended else os.WEXITSTATUS(status), place, time.monotonic() - began)
+    return Fate(ended, 0 if ended else os.WEXITSTATUS(status), place, time.monotonic() - began, passes)
 
 
 def main() -> None:
     sys.path.insert(0, str(HERE.parent))
-    import collaborations
     import faults  # noqa: F401  warm before the first fork
 
-    assert collaborations.WORKS
+    assert works().WORKS
     print("ready", flush=True)
     for line in sys.stdin:
         print(json.dumps(obey(json.loads(line))), flush=True)

@@ -2,7 +2,7 @@
 # make test    install everything the tests need, run them
 # make check   lint, format, types, documentation, the import table
 # make bench   slow tests and benchmarks
-# make docs    write docs/reference/index.md anew
+# make docs    write the pages of docs/reference anew
 # make clean   remove .venv and whatever was built
 
 PYTHON ?= python3

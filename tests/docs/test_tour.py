@@ -1,4 +1,4 @@
-"""The tour runs, in one namespace and in order; commands that it and the guides show exist with their options."""
+"""Each tour runs, in one namespace and in order; commands that they and the guides show exist with their options."""
 
 import doctest
 import os
@@ -16,6 +16,7 @@ from comity.report.numbers import points
 
 ROOT = Path(__file__).parents[2]
 TOUR = ROOT / "docs" / "tour.md"
+TOURS = [TOUR, *sorted((ROOT / "docs" / "tours").glob("*.md"))]
 PAGES = [TOUR, *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 FENCE = re.compile(r"^(?:<!-- needs: (\w+) -->\n)?```python\n(.*?)^```", re.M | re.S)
@@ -26,7 +27,7 @@ def blocks(text: str) -> list[tuple[int, str, str]]:
     return [(text[: m.start(2)].count("\n"), m[1] or "", m[2]) for m in FENCE.finditer(text)]
 
 
-def played(text: str) -> tuple[str, list[str]]:
+def played(text: str, page: Path = TOUR) -> tuple[str, list[str]]:
     """Run the blocks in order in one namespace: what went wrong, and the libraries that were missing."""
     said: list[str] = []
     names: dict = {"__name__": "__main__"}
@@ -36,25 +37,33 @@ def played(text: str) -> tuple[str, list[str]]:
         if needs and find_spec(needs) is None:
             missing.append(needs)
             continue
-        block = doctest.DocTestParser().get_doctest(source, {}, "tour", str(TOUR), line)
+        block = doctest.DocTestParser().get_doctest(source, {}, page.stem, str(page), line)
         assert block.examples, f"line {line + 1}: a block without an example checks nothing"
         block.globs = names
         runner.run(block, out=said.append, clear_globs=False)
     return "".join(said), missing
 
 
-def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", TOURS, ids=lambda p: p.stem)
+def test_a_tour_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    wrong, missing = played(TOUR.read_text(encoding="utf-8"))
+    wrong, missing = played(page.read_text(encoding="utf-8"), page)
     assert not wrong, wrong
-    assert os.path.exists("runs/tumours/recipe.json")
+    assert os.path.exists("runs/tumours/recipe.json") == (page == TOUR)
     if missing:
         pytest.skip(f"all but the blocks that need {', '.join(missing)} ran")
 
 
-def test_every_python_block_of_the_tour_is_found() -> None:
+@pytest.mark.parametrize("page", TOURS, ids=lambda p: p.stem)
+def test_every_python_block_of_a_tour_is_found(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert len(blocks(text)) == len(re.findall(r"^```python", text, re.M)) > 8
+
+
+def test_the_tour_leads_to_every_other_one() -> None:
     text = TOUR.read_text(encoding="utf-8")
-    assert len(blocks(text)) == len(re.findall(r"^```python", text, re.M)) > 15
+    assert len(TOURS) > 2
+    assert not [page.name for page in TOURS[1:] if f"](tours/{page.name})" not in text]
 
 
 def test_a_wrong_output_and_a_missing_library_are_told() -> None:
@@ -102,10 +111,10 @@ def complaints(line: str) -> list[str]:
     return wrong + ([f"{name} takes {takes} arguments"] if free > takes and not wrong else [])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", [*PAGES, *TOURS[1:]], ids=lambda p: p.stem)
 def test_commands_that_are_shown_exist(page: Path) -> None:
     shown = commands(page.read_text(encoding="utf-8"))
-    assert shown
+    assert shown or page in TOURS[1:]
     assert not [wrong for line in shown for wrong in complaints(line)]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from comity.core.checks import shown
-from comity.core.contribution import Contribution, Tree
+from comity.core.contribution import Tree
 from comity.core.envelope import Envelope, Receipt
 from comity.core.errors import ConfigError
 from comity.core.parts import Participant, Secret
@@ -92,16 +92,18 @@ class Sites:
         The answers are those that `answer` gives one by one. A group is as many as hold little memory together.
         """
         group: list[Begun] = []
+        most = 0
         for envelope in asked:
             site = self._site(envelope.round.me)
             alone = getattr(site.participant, "alike", None) is None
             begun = None if alone else Begun(site, envelope, self.drawer(site.name))
-            if group and (begun is None or not _joins(begun, group)):
+            if group and (begun is None or len(group) >= most or not _joins(begun, group)):
                 yield from self._together(group)
                 group = []
             if begun is None:
                 yield self._alone(site, envelope)
             else:
+                most = most if group else _most(begun)
                 group.append(begun)
         yield from self._together(group)
 
@@ -163,11 +165,12 @@ def _joins(begun: Begun, group: Sequence[Begun]) -> bool:
     first, work = group[0].work, begun.work
     if first is None or work is None or first.alike is None or work.alike != first.alike:
         return False
-    return len(group) < _most(first.shared) and all(b.name != begun.name for b in group)
+    return begun.name not in [b.name for b in group]
 
 
-def _most(shared: Contribution) -> int:
-    held = sum(getattr(x, "nbytes", 0) for _, x in leaves(shared.value))
+def _most(begun: Begun) -> int:
+    """How many may do their work together with this one."""
+    held = sum(getattr(x, "nbytes", 0) for _, x in leaves(begun.work.shared.value)) if begun.work else 0
     return max(1, min(TOGETHER, BYTES_TOGETHER // max(1, held)))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, ClassVar, TypeAlias
 
-from comity.core.checks import flag, part, refusal, shown, text, whole
+from comity.core.checks import flag, number, part, refusal, shown, text, whole
 from comity.core.errors import ConfigError, nearest
 from comity.core.parts import Past, Roster, Secret
 from comity.core.round import Round
@@ -55,7 +55,9 @@ class Graph:
         _known(self.neighbours, place, "graph")
         for name in names:
             if name not in self.neighbours:
-                raise ConfigError(f"Each peer must stand in the graph. '{name}' does not. Give it an edge.")
+                raise ConfigError(
+                    f"Each peer must stand in the graph. Got one in which '{name}' does not. Give it an edge."
+                )
         return {name: sorted({name, *self.neighbours[name]}, key=place.__getitem__) for name in names}
 
     def expected(self, roster: int) -> float:
@@ -203,7 +205,10 @@ def graph(edges: Mapping[str, Iterable[str]] | Iterable[tuple[str, str]], *, dir
             if other == name:
                 raise ConfigError(f"A peer always hears itself. Got an edge from '{name}' to '{name}'. Leave it out.")
             if not directed and name not in hears.get(other, ()):
-                raise ConfigError(f"'{name}' hears '{other}', not the other way round. Add that, or use directed=True.")
+                raise ConfigError(
+                    f"The 'edges' of graph must go both ways. Got: '{name}' hears '{other}', not the other way round. "
+                    "Add that, or use directed=True."
+                )
             hears.setdefault(other, {})
     return Graph({name: tuple(heard) for name, heard in hears.items()})
 
@@ -285,9 +290,8 @@ def one_of(*names: str, metric: str = "quality", explore: float = 1.0) -> OneOf:
         ('ann', 'bob')
     """
     group = _group(names, "one_of", least=2)
-    if not (isinstance(explore, float | int) and 0 <= explore < math.inf):
-        raise refusal("explore", "one_of", "a finite number >= 0", explore)
-    return OneOf(group, text("metric", "one_of", metric), float(explore))
+    explored = float(number("explore", "one_of", explore, "[0, inf)"))
+    return OneOf(group, text("metric", "one_of", metric), explored)
 
 
 def _name(x: Any, of: str) -> str:
@@ -314,6 +318,8 @@ def _mapped(edges: Mapping[str, Iterable[str]]) -> dict[str, dict[str, None]]:
 
 def _paired(edges: Iterable[tuple[str, str]], directed: bool) -> dict[str, dict[str, None]]:
     hears: dict[str, dict[str, None]] = {}
+    if isinstance(edges, str | bytes) or not isinstance(edges, Iterable):
+        raise refusal("edges", "graph", "pairs of names, or name to names", edges)
     for edge in edges:
         if isinstance(edge, str) or not isinstance(edge, Sequence) or len(edge) != 2:
             raise refusal("edges", "graph", "pairs of names, or name to names", edge)

@@ -105,7 +105,7 @@ def batches(
             at += len(rows)
             if isinstance(data, tuple):
                 where = torch.from_numpy(rows).to(like.device)
-                yield from zip(*(torch.split(part[where], block) for part in data), strict=True)
+                yield from zip(*(part[where].split_with_sizes(block) for part in data), strict=True)
             else:
                 yield from _collated(data, rows, block, like)
 

@@ -237,7 +237,11 @@ ROWS = (
         good=(None, co.Local()),
     ),
     *rows(
-        "Collaboration", "listen", run("listen"), bad=(1, True, "x", [], Thing(), int), good=(None, lambda event: None)
+        "Collaboration",
+        "listen",
+        run("listen"),
+        bad=(1, True, "x", [1], [len, int], {}, Thing(), int),
+        good=(None, [], lambda event: None, [lambda event: None, lambda event: None]),
     ),
     *rows(
         "Collaboration",

@@ -162,6 +162,17 @@ ROWS = (
         says="party|column",
     ),
     *rows("stats", "seed", lambda v: co.stats({"a": TABLE}, seed=v), bad=(*NO_WHOLE, 2**64), good=(0, -1, *WHOLE)),
+    *rows(
+        "stats", "bins", lambda v: co.stats({"a": TABLE}, bins=v), bad=(*NO_WHOLE, 1, 0, -1), good=(2, 9, np.int64(3))
+    ),
+    *rows("stats", "least", lambda v: co.stats({"a": TABLE}, least=v), bad=(*NO_WHOLE, -1), good=(0, *WHOLE)),
+    *rows(
+        "stats",
+        "quantiles",
+        lambda v: co.stats({"a": TABLE}, quantiles=v),
+        bad=(None, 0.5, "x", True, [None], ["0.5"], [0.0], [-0.1], [1.1], [float("nan")], [True], Thing(), {0.5: 1}),
+        good=((), (0.5,), [0.25, 1.0], np.array([0.1, 0.9]), [np.float32(0.5)]),
+    ),
 )
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from comity.adapters.rows import table_of
+from comity.adapters.rows import complaint, finite, sort_of, table_of
 from comity.adapters.sklearn import EstimatorModel
 from comity.core.calibration import log_floored, softmax, temperature_of
-from comity.core.checks import number, shown, whole, word
+from comity.core.checks import number, part, refusal, seeded, shown, whole, word
 from comity.core.contribution import Array
 from comity.core.errors import ConfigError
 from comity.core.round import Round
@@ -78,9 +78,14 @@ class Ensemble:
     def __post_init__(self) -> None:
         if not isinstance(self.members, Mapping) or not self.members:
             raise ConfigError(f"The 'members' of Ensemble must be {{name: estimator}}. Got {shown(self.members)}.")
+        for name, member in self.members.items():
+            part("members", "Ensemble", member, ("fit()", "predict()", "get_params()"), "scikit-learn classifiers")
+            if not isinstance(name, str) or sort_of(member) not in (None, "classifier"):
+                raise refusal("members", "Ensemble", "{name: classifier}", self.members)
         word("strategy", "Ensemble", self.strategy, ("auto", *WAYS))
         number("guard", "Ensemble", self.guard, "[0, inf)")
         self.folds = whole("folds", "Ensemble", self.folds, 2)
+        self.seed = seeded("Ensemble", self.seed)
 
     def fit(self, X: Any, y: Any) -> "Ensemble":
         """Choose, and fit every member on all rows.
@@ -93,10 +98,16 @@ class Ensemble:
             ConfigError: data that do not fit, fewer than two classes, or a class with one row.
         """
         X, y = table_of((X, y), "Ensemble")
-        self.classes_, at, sizes = np.unique(y, return_inverse=True, return_counts=True)
+        finite("y", "Ensemble", y)
+        try:
+            self.classes_, at, sizes = np.unique(y, return_inverse=True, return_counts=True)
+        except TypeError:
+            got = f"{shown(y)}, of which some are others"
+            raise ConfigError(f"The y of Ensemble must be all words or all numbers. Got {got}.") from None
         if len(sizes) < 2 or sizes.min() < 2:
             raise ConfigError(
-                "The y of Ensemble must hold two classes, two rows of each. Got {len(sizes)}, with {sizes.min()}."
+                f"The y of Ensemble must hold two classes, two rows of each. Got {len(sizes)}, the least with "
+                f"{sizes.min()}. Leave out what is rare."
             )
         folds = min(self.folds, int(sizes.min()))
         labels = tuple(self.classes_.tolist())
@@ -111,17 +122,25 @@ class Ensemble:
         """(rows, classes) float64 probabilities, rows sum to 1.
 
         Raises:
-            ConfigError: not fitted.
+            ConfigError: not fitted, or rows that a member does not take.
         """
         if self.classes_ is None:
             raise ConfigError("An Ensemble must be fitted first. Got an unfitted one. Use fit(X, y).")
-        said = [log_floored(m.predicted(self._fitted[name], X)) for name, m in self._models.items()]
+        said = [log_floored(self._said(name, X)) for name in self._models]
         return np.exp(self._pool(np.stack(said)))
 
     def predict(self, X: Any) -> Any:
         """(rows,) the most probable label."""
         p = self.predict_proba(X)
         return self.classes_[p.argmax(axis=1)]
+
+    def _said(self, name: str, X: Any) -> Array:
+        try:
+            return self._models[name].predicted(self._fitted[name], X)
+        except (IndexError, TypeError, ValueError) as error:
+            raise (
+                error if isinstance(error, ConfigError) else ConfigError(complaint(self.members[name], error))
+            ) from error
 
     def _out_of_fold(self, X: Array, y: Array, at: Array, folds: int) -> Array:
         """(members, rows, classes) log-probabilities of rows that the member was not fitted on."""

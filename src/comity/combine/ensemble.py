@@ -12,7 +12,7 @@ import numpy as np
 
 from comity.combine.mean import mean_of, weighted
 from comity.core.calibration import FLOOR, log_floored, softmax
-from comity.core.checks import flag, number
+from comity.core.checks import flag, number, shown
 from comity.core.contribution import Array, Contribution, View
 from comity.core.errors import ContributionError
 from comity.core.round import Round
@@ -183,7 +183,8 @@ def _said(c: Contribution, *, counts: bool = False) -> dict[str, Any]:
     n: Any
     p, seen, n = value.get("proba"), value.get("seen"), value.get("counts")
     if not _is_numbers(p, 2) or not _is_numbers(seen, 1) or p.shape[1:] != seen.shape:
-        raise ContributionError("A prediction must be {'proba': (rows, classes), 'seen': (classes,)}. Use a Predictor.")
+        must = "{'proba': (rows, classes), 'seen': (classes,)}"
+        raise ContributionError(f"A prediction must be {must}. Got {_shown(c.value)}. Use a Predictor.")
     if "counts" in value and (not _is_numbers(n, 1) or n.shape != seen.shape or not (n >= 0).all()):
         raise ContributionError("The counts of a prediction must be (classes,) numbers >= 0. Got other ones.")
     if counts and n is None:
@@ -191,6 +192,12 @@ def _said(c: Contribution, *, counts: bool = False) -> dict[str, Any]:
     if p.size and not (p.min() >= 0 and p.max() <= 1 + 1e-5):
         raise ContributionError(f"Probabilities must lie from 0 to 1. Got {p.min():g} to {p.max():g}.")
     return dict(value)
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, Mapping) or not value:
+        return shown(value)
+    return ", ".join(f"'{name}' {shown(x)}" for name, x in list(value.items())[:3])
 
 
 def _is_numbers(x: Any, dims: int) -> bool:

@@ -73,8 +73,8 @@ class Metropolis:
             ContributionError: somebody who is no neighbour, or contributions that do not add.
         """
         shares = self._shares([c.sender for c in gathered], round.hub)
-        value = tree_map(lambda x: np.asarray(x) * shares[0], gathered[0].value)
         try:
+            value = tree_map(lambda x: np.asarray(x) * shares[0], gathered[0].value)
             for share, c in zip(shares[1:], gathered[1:], strict=True):
                 value = tree_map(lambda total, x, w=share: total + np.asarray(x) * w, value, c.value)
         except (TypeError, KeyError, ValueError) as error:

@@ -1,7 +1,7 @@
 """A table of answers as numbers: who said what about which task."""
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,8 @@ def _columns(answers: Any) -> list[Any]:
                 raise ConfigError(f"Answers must have the columns task, worker and label. Got no '{name}'."
                                   f"{nearest(name, map(str, answers))}")  # fmt: skip
         return _even([_listed(answers[name]) for name in COLUMNS])
+    if isinstance(answers, bytes) or (isinstance(answers, np.ndarray) and not answers.ndim):
+        raise ConfigError(f"Answers must be a table of task, worker and label. Got {shown(answers)}.")
     if isinstance(answers, Sequence | np.ndarray) and not isinstance(answers, str):
         return _rows(answers)
     from comity.data.tables import column, read_table
@@ -115,12 +117,17 @@ def _rows(rows: Any) -> list[Any]:
     made = [tuple(row) if isinstance(row, Sequence | np.ndarray) and not isinstance(row, str) else () for row in rows]
     for number, row in enumerate(made):
         if len(row) != 3:
-            raise ConfigError(f"Each row must be (task, worker, label). Row {number + 1} is {shown(rows[number])}.")
+            got = f"Row {number + 1} is {shown(rows[number])}: it is none"
+            raise ConfigError(f"Each row must be (task, worker, label). {got}.")
     return [[row[i].item() if isinstance(row[i], np.generic) else row[i] for row in made] for i in range(3)]
 
 
 def _listed(column: Any) -> list[Any]:
-    return column.tolist() if hasattr(column, "tolist") else list(column)
+    if hasattr(column, "tolist") and np.ndim(column):
+        return list(column.tolist())
+    if isinstance(column, str | bytes) or not isinstance(column, Iterable) or hasattr(column, "tolist"):
+        raise ConfigError(f"The columns of answers must be lists or arrays. Got {shown(column)}. Give one for each.")
+    return list(column)
 
 
 def _even(columns: list[list[Any]]) -> list[Any]:
@@ -138,8 +145,8 @@ def _complete(columns: list[list[Any]]) -> None:
         gone = [i for i, x in enumerate(column) if x is None or (isinstance(x, float) and math.isnan(x))]
         if gone:
             raise ConfigError(
-                f"Every answer must have a task, a worker and a label. {len(gone)} of {len(column)} have no {name}, "
-                f"the first is row {gone[0] + 1}. Leave these rows out."
+                f"Every answer must have a task, a worker and a label. Got a table: {len(gone)} of {len(column)} have "
+                f"no {name}, the first is row {gone[0] + 1}. Leave these rows out."
             )
 
 
@@ -149,7 +156,7 @@ def _last(columns: list[list[Any]]) -> tuple[list[Any], int]:
     try:
         kept = {(t, w): i for i, (t, w) in enumerate(zip(tasks, workers, strict=True))}
     except TypeError as error:
-        raise ConfigError(f"Tasks and workers must be hashable. {error}.") from None
+        raise ConfigError(f"Tasks and workers must be hashable. Got an {error}. Use words or numbers.") from None
     gone = len(tasks) - len(kept)
     return ([[c[i] for i in kept.values()] for c in columns] if gone else columns), gone
 
@@ -159,7 +166,7 @@ def _coded(column: list[Any]) -> tuple[tuple[Any, ...], Array]:
     try:
         distinct: set[Hashable] = set(column)
     except TypeError as error:
-        raise ConfigError(f"Tasks, workers and labels must be hashable. {error}.") from None
+        raise ConfigError(f"Tasks, workers and labels must be hashable. Got an {error}. Use words.") from None
     names = _sorted(distinct)
     place: Callable[[Any], int] = {name: i for i, name in enumerate(names)}.__getitem__
     return names, np.fromiter(map(place, column), np.int64, len(column))

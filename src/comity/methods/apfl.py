@@ -20,7 +20,7 @@ from comity.core.round import Round
 from comity.core.tree import ravel, unravel
 from comity.methods.fedavg import SENDS
 from comity.methods.steps import as_numpy
-from comity.methods.training import fitted, held_out, trained
+from comity.methods.training import fitted, held_out, model_fits, trained
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class APFL:
     nor valid is given, scores are of the training data and their names begin with "train_".
 
     Raises:
-        ConfigError: alpha not in [0, 1], a rate below 0 or not finite, or another `send`.
+        ConfigError: alpha not in [0, 1], a rate below 0 or not finite, another `send`, or no model that can be
+            trained.
 
     Example:
         >>> import numpy as np, comity as co
@@ -69,6 +70,7 @@ class APFL:
     send: str = "delta"
 
     def __post_init__(self) -> None:
+        model_fits(self, "fit()")
         number("alpha", "APFL", self.alpha, "[0, 1]")
         number("rate", "APFL", self.rate, "[0, inf)")
         word("send", "APFL", self.send, SENDS)

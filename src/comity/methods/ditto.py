@@ -19,7 +19,7 @@ from comity.core.errors import ConfigError
 from comity.core.parts import Model, Secret, Step
 from comity.core.round import Round
 from comity.core.tree import ravel
-from comity.methods.training import fitted, held_out, trained
+from comity.methods.training import fitted, held_out, model_fits, trained
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Ditto:
     neither test nor valid is given, scores are of the training data and their names begin with "train_".
 
     Raises:
-        ConfigError: strength or epochs below 0 or not finite.
+        ConfigError: strength or epochs below 0 or not finite, or no model that can be trained.
 
     Example:
         >>> import numpy as np, comity as co
@@ -65,6 +65,7 @@ class Ditto:
     epochs: float | None = None
 
     def __post_init__(self) -> None:
+        model_fits(self, "fit()")
         number("strength", "Ditto", self.strength, "[0, inf)")
         if self.epochs is not None:
             number("epochs", "Ditto", self.epochs, "[0, inf)", hint="None is the model's own.")

@@ -22,6 +22,7 @@ from comity.core.errors import ConfigError
 from comity.core.parts import Secret
 from comity.core.round import Round
 from comity.core.scores import scores
+from comity.methods.training import rows_fit
 
 WEIGHTS = ("accuracy", "certainty")
 
@@ -76,11 +77,14 @@ class Predictor:
         if isinstance(self.weight, str):
             word("weight", "Predictor", self.weight, WEIGHTS)
             if self.weight == "accuracy" and self.calibrate is None:
-                raise ConfigError("Predictor(weight='accuracy') must have rows to count. Give calibrate=(X, y).")
+                raise ConfigError("Predictor(weight='accuracy') must have rows. Got none. Give calibrate=(X, y).")
         else:
             number("weight", "Predictor", self.weight, "[0, inf)")
         if self.classes is not None:
-            object.__setattr__(self, "classes", tuple(np.asarray(self.classes).tolist()))
+            object.__setattr__(self, "classes", _classes(self.classes))
+        rows_fit(self, "calibrate", "test")
+        if self.calibrate is not None and not len(self.calibrate[1]):
+            raise refusal("calibrate", "Predictor", "(X, y) with rows", self.calibrate, "Or leave it out.")
         if self.counts is not None:
             object.__setattr__(self, "counts", _counts(self.counts, self.classes))
 
@@ -130,16 +134,31 @@ class Predictor:
 
     def _raw(self, x: Any) -> Array:
         labels = self._labels
-        if isinstance(self.estimator, tuple):
-            model, params = self.estimator
-            p = np.asarray(model.predict(params, x), float)
-        else:
-            p = _probabilities(self.estimator, x, labels)
+        p = self._asked(x, labels)
         if labels is None or p.ndim == 1:
             return p
         out = np.zeros((len(p), len(self.classes or labels)))
         out[:, [self._place[label] for label in labels]] = p
         return out
+
+    def _asked(self, x: Any, labels: list[Any] | None) -> Array:
+        """What the estimator says itself.
+
+        Raises:
+            ConfigError: it is not fitted, or does not take such rows.
+        """
+        try:
+            if isinstance(self.estimator, tuple):
+                model, params = self.estimator
+                return np.asarray(model.predict(params, x), float)
+            return _probabilities(self.estimator, x, labels)
+        except ConfigError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            said = (str(error).strip().splitlines() or ["nothing"])[0][:200].rstrip(".")
+            raise ConfigError(
+                f"The 'estimator' of Predictor must be fitted, and take rows as it is asked. It says: {said}."
+            ) from error
 
     @cached_property
     def _labels(self) -> list[Any] | None:
@@ -194,7 +213,10 @@ class Predictor:
 
     @cached_property
     def _accuracy(self) -> float:
-        hits, rows = self._measured(self.calibrate)["accuracy"]
+        found = self._measured(self.calibrate)
+        if "accuracy" not in found:
+            raise ConfigError("Predictor(weight='accuracy') must have classes. Got a regressor. Use a number.")
+        hits, rows = found["accuracy"]
         return hits / max(rows, 1.0)
 
     def _measured(self, rows: Any, prefix: str = "") -> dict[str, tuple[float, float]]:
@@ -218,9 +240,24 @@ def _predicts(estimator: Any) -> bool:
     return not isinstance(estimator, type) and callable(getattr(estimator, "predict", None))
 
 
+def _classes(classes: Any) -> tuple[Any, ...]:
+    """Labels as plain Python has them."""
+    plain = classes.tolist() if isinstance(classes, np.ndarray) and classes.ndim == 1 else classes
+    sound = isinstance(plain, tuple | list) and all(
+        isinstance(c, str | bytes | int | float | np.generic) for c in plain
+    )
+    found = tuple(c.item() if isinstance(c, np.generic) else c for c in plain) if sound else ()
+    if len(set(found)) < max(2, len(found)):
+        raise refusal("classes", "Predictor", "two labels or more, each once", classes, "Use (0, 1), for one.")
+    return found
+
+
 def _counts(counts: Any, classes: tuple[Any, ...] | None) -> Array:
-    n = np.asarray(counts)
-    if n.ndim != 1 or n.dtype.kind not in "fiu" or not (np.isfinite(n).all() and (n >= 0).all()):
+    try:
+        n = np.asarray(counts)
+    except ValueError:
+        n = np.empty(0, "O")
+    if n.ndim != 1 or not len(n) or n.dtype.kind not in "fiu" or not (np.isfinite(n).all() and (n >= 0).all()):
         raise refusal(
             "counts", "Predictor", "(classes,) numbers >= 0", counts, "Use np.bincount(y, minlength=classes)."
         )

@@ -21,13 +21,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from comity.combine.collect import Collect
-from comity.core.checks import number, part, whole, word
+from comity.core.checks import number, part, shown, whole, word
 from comity.core.contribution import Array, Contribution, Tree
 from comity.core.errors import ConfigError
 from comity.core.parts import Combiner, Secret
 from comity.core.rng import Rng
 from comity.core.round import Round
 from comity.core.spec import Leaf, Spec
+from comity.core.tree import leaves
 from comity.methods.reinforcement import Experience
 from comity.methods.training import difference
 
@@ -181,9 +182,17 @@ class Arena:
         """Experience, weighted by its rows; or the return when asked for scores."""
         given: Any = shared.value
         agents = self.world.possible_agents
-        policies = given["policies"] if "policies" in given else dict.fromkeys(agents, given)
+        several = isinstance(given, Mapping) and isinstance(given.get("policies"), Mapping)
+        policies = given["policies"] if several else dict.fromkeys(agents, given)
         if lacking := [a for a in agents if a not in policies]:
             raise ConfigError(f"Each agent of the world must have a policy. Got none for {', '.join(lacking)}.")
+        own = _looks(self.learner.init(round))
+        for agent in agents:
+            if _looks(policies[agent]) != own:
+                raise ConfigError(
+                    f"The policies of an Arena must be parameters of its learner. Got {shown(policies[agent])} for "
+                    f"'{agent}'. Use the learner's init, or what was learnt with it."
+                )
         if shared.kind == "score":
             return _score(self, policies, round), local
         rows, metrics = _played(self, policies, round)
@@ -272,12 +281,12 @@ def _episode(who: Any, policies: Mapping[str, Any], chance: tuple[Rng, int], mos
     """One episode: for each step of the world a row for each agent."""
     rng, seed = chance
     world, inputs = who.world, who.learner.inputs
-    found, _ = world.reset(seed=seed % 2**31)
+    found = _begun(world, seed % 2**31)
     seen = {agent: _inputs(x, inputs) for agent, x in found.items()}
     steps: list[list[Any]] = []
     while world.agents and len(steps) < most:
         acted = _acts(who.learner, policies, {agent: seen[agent] for agent in world.agents}, rng)
-        found, rewards, ended, *_ = world.step({agent: int(a) for agent, (a, _) in acted.items()})
+        found, rewards, ended = _stepped(world, {agent: int(a) for agent, (a, _) in acted.items()})
         after = {agent: _inputs(x, inputs) for agent, x in found.items()}
         steps.append(
             [
@@ -289,6 +298,41 @@ def _episode(who: Any, policies: Mapping[str, Any], chance: tuple[Rng, int], mos
     if not steps:
         raise ConfigError("A world must have agents after its reset. Got none in `agents`.")
     return steps
+
+
+def _begun(world: World, seed: int) -> Mapping[str, Any]:
+    """The first observations."""
+    given: Any = world.reset(seed=seed)
+    if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[0], Mapping):
+        raise ConfigError(
+            f"The reset of a world must give (observations, infos) by agent. Got {shown(given)}. Use PettingZoo's API."
+        )
+    return _seen(world, given[0])
+
+
+def _stepped(world: World, actions: Mapping[str, int]) -> tuple[Mapping[str, Any], ...]:
+    """Observations, rewards and who is out."""
+    given: Any = world.step(actions)
+    if not isinstance(given, tuple) or len(given) < 3 or not all(isinstance(x, Mapping) for x in given[:3]):
+        raise ConfigError(
+            "The step of a world must give (observations, rewards, terminations, truncations, infos) by agent. "
+            f"Got {shown(given)}. Use PettingZoo's API."
+        )
+    for agent in actions:
+        reward = given[1].get(agent)
+        plain = np.asarray(reward)
+        if agent not in given[2] or plain.ndim or plain.dtype.kind not in "fiub" or not np.isfinite(plain):
+            raise ConfigError(
+                f"The step of a world must give each agent a finite reward, and say whether it is out. Got "
+                f"{shown(reward)} for '{agent}', or nothing of its end."
+            )
+    return _seen(world, given[0]), given[1], given[2]
+
+
+def _seen(world: World, found: Mapping[str, Any]) -> Mapping[str, Any]:
+    if lacking := [agent for agent in world.agents if agent not in found]:
+        raise ConfigError(f"A world must give each of its `agents` an observation. Got none for {', '.join(lacking)}.")
+    return found
 
 
 def _acts(learner: Learner, policies: Mapping[str, Any], seen: Mapping[str, Array], rng: Rng) -> dict[str, Any]:
@@ -332,6 +376,10 @@ def _returns(steps: list[list[Any]]) -> list[float]:
 def _last(rows: Any, most: int) -> dict[str, Array]:
     n = min(len(x) for x in rows.values())
     return {name: x[max(0, n - most) : n] for name, x in rows.items()}
+
+
+def _looks(tree: Any) -> Any:
+    return {path: np.shape(x) for path, x in leaves(tree)}
 
 
 def _mapping(x: Any) -> Any:

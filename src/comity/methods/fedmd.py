@@ -14,14 +14,14 @@ import numpy as np
 
 from comity.combine.ensemble import Average
 from comity.core.calibration import tempered
-from comity.core.checks import number, whole
+from comity.core.checks import flag, number, part, whole
 from comity.core.contribution import Array, Contribution, Tree
 from comity.core.errors import ConfigError
 from comity.core.parts import Combiner, Model, Secret, Step
 from comity.core.round import Round
 from comity.core.spec import Spec
-from comity.methods.distill import prediction, public_of
-from comity.methods.training import fitted, held_out
+from comity.methods.distill import POOL, prediction, public_of
+from comity.methods.training import fitted, held_out, model_fits
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class FedMD:
         object.__setattr__(self, "public_x", public_of(self.public_x, "FedMD"))
         whole("classes", "FedMD", self.classes, 2)
         number("sharpen", "FedMD", self.sharpen, "(0, inf)")
+        part("combiner", "FedMD", self.combiner, POOL, "co.Average(counts=True)")
 
     def init(self, round: Round) -> Any:
         """Nobody has said anything."""
@@ -122,6 +123,9 @@ class FedMDTrainer:
     revisit: float | None = None
 
     def __post_init__(self) -> None:
+        model_fits(self, "fit()", "predict()")
+        for name in ("joint", "balanced"):
+            flag(name, "FedMDTrainer", getattr(self, name))
         number("passes", "FedMDTrainer", self.passes, "[0, inf)")
         if self.revisit is not None:
             number("revisit", "FedMDTrainer", self.revisit, "[0, inf)", hint="None is the model's own.")
@@ -176,9 +180,11 @@ class FedMDTrainer:
 
     def _counts(self, classes: int) -> Array:
         y = np.asarray(self.data[1])
-        if y.ndim != 1 or y.dtype.kind not in "iu" or (len(y) and not 0 <= y.min() <= y.max() < classes):
-            raise ConfigError(f"The y of FedMDTrainer must be class numbers from 0 to {classes - 1}.")
-        return np.bincount(y, minlength=classes).astype("float32")
+        fits = y.ndim == 1 and y.dtype.kind in "iufb" and bool(((y >= 0) & (y < classes) & (y == np.floor(y))).all())
+        if not fits:
+            got = f"{y.dtype.name} of shape {y.shape}"
+            raise ConfigError(f"The y of FedMDTrainer must be class numbers from 0 to {classes - 1}. Got {got}.")
+        return np.bincount(y.astype(np.int64), minlength=classes).astype("float32")
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from comity.combine.mean import Mean
-from comity.core.checks import number, refusal, text, whole
+from comity.core.checks import number, refusal, shown, text, whole
 from comity.core.contribution import Array, Contribution, Tree
+from comity.core.errors import ConfigError
 from comity.core.parts import Combiner, Model, Secret, Step
 from comity.core.round import Round
 from comity.core.spec import Leaf, Spec
 from comity.methods.steps import beside
-from comity.methods.training import fitted, held_out
+from comity.methods.training import fitted, held_out, model_fits
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class FedProtoTrainer:
     valid: Any = field(default=None, metadata={"data": True}, repr=False)
 
     def __post_init__(self) -> None:
+        model_fits(self, "fit()", "features()")
         text("tap", "FedProtoTrainer", self.tap, what="the name of a submodule")
         number("strength", "FedProtoTrainer", self.strength, "[0, inf)")
         if not callable(getattr(self.model, "loss", None)):
@@ -129,8 +131,9 @@ class FedProtoTrainer:
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """The mean features of each class, and the model into the drawer; or scores when scores are asked for."""
         mine, told = _as_dict(local), _as_dict(shared.value)
-        params = mine.get("personal") or self.model.init(replace(round, number=0, me=""))
+        params = mine.get("personal") or self._first(round)
         buffers = mine.get("buffers", {})
+        _labels(self.data[1], len(told["known"]))
         if shared.kind == "score":
             return Contribution("score", None, metrics=held_out(self, params, buffers)), local
         towards = _Towards(self.model, self.tap, self.strength, told["prototypes"], told["known"])
@@ -140,12 +143,18 @@ class FedProtoTrainer:
         said = {k: v for k, v in metrics.items() if k != "examples"}
         return Contribution("prototype", {"prototypes": value}, {"prototypes": counts[:, None]}, said), kept
 
+    def _first(self, round: Round) -> Tree:
+        """The model's own values, once the tap is known to be there."""
+        params = self.model.init(replace(round, number=0, me=""))
+        self.model.features(params, self.data[0][:1], [self.tap])
+        return params
+
     def _prototypes(self, params: Tree, classes: int) -> tuple[Array, Array]:
         """(classes, width) float32 the mean features (eq. 3), 0 where there are none, and (classes,) how many rows."""
         x, y = self.data
         features = self.model.features(params, x, [self.tap])[self.tap]
         features = np.asarray(features, np.float64).reshape(len(features), -1)
-        hot = np.eye(classes)[np.asarray(y).astype(np.int64)]
+        hot = np.eye(classes)[_labels(y, classes)]
         counts = hot.sum(0)
         return (hot.T @ features / np.maximum(counts, 1)[:, None]).astype(np.float32), counts
 
@@ -160,9 +169,26 @@ class _Towards:
     def __call__(self, outputs: Any, features: Any, batch: Any) -> Any:
         y, found = batch[1], features[self.taps[0]]
         found = found.reshape(len(found), -1)
+        if found.shape[1] != self.prototypes.shape[1]:
+            raise ConfigError(
+                f"The tap of FedProtoTrainer must put out {self.prototypes.shape[1]} features, the width of FedProto. "
+                f"Got {found.shape[1]} from '{self.taps[0]}'. Name another tap, or change the width."
+            )
         near, known = beside(self.prototypes, found), beside(self.known, found)
-        far = ((found - near[y]) ** 2).mean(1) * known[y]
-        return self.own(outputs, y) + self.strength * far.mean()
+        at = y.long() if hasattr(y, "long") else y.astype(np.int64)
+        far = ((found - near[at]) ** 2).mean(1) * known[at]
+        return self.own(outputs, at) + self.strength * far.mean()
+
+
+def _labels(y: Any, classes: int) -> Array:
+    """(rows,) int64 class numbers."""
+    labels = np.asarray(y)
+    if labels.ndim != 1 or not ((labels >= 0) & (labels < classes)).all():
+        raise ConfigError(
+            f"The y of FedProtoTrainer must be class numbers from 0 to {classes - 1}, as FedProto has classes. "
+            f"Got {shown(labels)}, with others in it. Give FedProto more classes."
+        )
+    return labels.astype(np.int64)
 
 
 def _as_dict(tree: Any) -> dict[str, Any]:

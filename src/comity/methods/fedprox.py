@@ -14,7 +14,7 @@ from comity.core.checks import number
 from comity.core.contribution import Contribution, Tree
 from comity.core.parts import Model, Secret, Step
 from comity.core.round import Round
-from comity.methods.training import trained
+from comity.methods.training import model_fits, trained
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class FedProx:
     Where neither test nor valid is given, scores are of the training data and begin with "train_".
 
     Raises:
-        ConfigError: mu or epochs below 0 or not finite.
+        ConfigError: mu or epochs below 0 or not finite, or no model that can be trained.
 
     Example:
         >>> import numpy as np, comity as co
@@ -57,6 +57,7 @@ class FedProx:
     epochs: float | None = None
 
     def __post_init__(self) -> None:
+        model_fits(self, "fit()")
         number("mu", "FedProx", self.mu, "[0, inf)")
         if self.epochs is not None:
             number("epochs", "FedProx", self.epochs, "[0, inf)", hint="None is the model's own.")

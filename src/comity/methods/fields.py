@@ -1,7 +1,7 @@
 """Rows as they travel, and what their columns must hold: numbers, whole numbers and words, some of them missing."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -83,6 +83,8 @@ def values_of(given: Any, name: str, kind: str) -> Values:
     Raises:
         ConfigError: a value of another kind; names column and row.
     """
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable) or not getattr(given, "shape", (1,)):
+        raise ConfigError(f"'{name}' must be a column: a list or an array. Got {shown(given)}. Give each row a value.")
     held = given.tolist() if isinstance(given, np.ndarray) else list(given)
     make = _text if kind == "word" else _finite
     out = []

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from comity.combine.truth import ReputationVote
-from comity.core.checks import is_number, number, refusal, shown, whole
+from comity.core.checks import is_number, number, part, refusal, shown, whole
 from comity.core.contribution import Array, Contribution, Tree
-from comity.core.errors import ConfigError
+from comity.core.errors import ComityError, ConfigError
 from comity.core.parts import Combiner, Secret
 from comity.core.round import Round
 from comity.core.spec import Leaf, Spec
-from comity.core.wire import encode_tree
+from comity.core.wire import encode_tree, size
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class Labelling:
         if self.answers is not None:
             whole("answers", "Labelling", self.answers, 1, hint="None asks everybody.")
         number("certain", "Labelling", self.certain, "(0, 1]")
+        part("combiner", "Labelling", self.combiner, ("needs", "init()", "lift()", "lower()"), "co.ReputationVote()")
+        self._travels()
 
     def fingerprint(self) -> dict[str, Any]:
         """What the recipe says: the settings, and of the tasks how many and their sha256, never what they are."""
@@ -80,6 +82,16 @@ class Labelling:
         digest = hashlib.sha256(encode_tree(tasks)).hexdigest()
         own = {"classes": self.classes, "per_round": self.per_round, "answers": self.answers, "certain": self.certain}
         return {"tasks": [len(self.tasks), digest], **own, "combiner": self.combiner}
+
+    def _travels(self) -> None:
+        """Refuse contents that no message can carry."""
+        contents = list(self.tasks.values()) if isinstance(self.tasks, Mapping) else self.tasks
+        for i, content in enumerate([contents] if isinstance(contents, np.ndarray) else contents):
+            try:
+                size(Contribution("label", content))
+            except (ComityError, TypeError, ValueError) as error:
+                must = "a Tree: text, numbers, arrays"
+                raise ConfigError(f"Each of the 'tasks' of Labelling must be {must}. Number {i}: {error}") from error
 
     def init(self, round: Round) -> Any:
         """No answers."""

@@ -20,8 +20,8 @@ from comity.core.parts import Combiner, Model, Secret
 from comity.core.round import Round
 from comity.core.spec import Leaf, Spec, like
 from comity.core.tree import norm
-from comity.methods.steps import added, first, scaled, training_loss, without_statistics
-from comity.methods.training import difference, fitted, held_out, weighed
+from comity.methods.steps import added, first, scaled, start_fits, training_loss, without_statistics
+from comity.methods.training import difference, fitted, held_out, model_fits, weighed
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class QFedAvg:
         start: parameters to begin with, in place of the model's own.
 
     Raises:
-        ConfigError: q below 0, or a rate or a bound that is not > 0.
+        ConfigError: q below 0, a rate or a bound that is not > 0, no model, or a start of another form than it.
 
     Example:
         >>> import numpy as np, comity as co
@@ -60,9 +60,11 @@ class QFedAvg:
     send: ClassVar[str] = "delta"
 
     def __post_init__(self) -> None:
+        model_fits(self, "statistics")
         number("q", "QFedAvg", self.q, "[0, inf)")
         number("rate", "QFedAvg", self.rate, "(0, inf)")
         number("bound", "QFedAvg", self.bound, "(0, inf]", hint="Use math.inf for none.")
+        start_fits(self.model, self.start)
 
     @property
     def combiner(self) -> Combiner:
@@ -105,12 +107,18 @@ class QFedAvgTrainer:
         valid: (X, y) for choices; its scores begin with "valid_".
 
     Where neither test nor valid is given, scores are of the training data and begin with "train_".
+
+    Raises:
+        ConfigError: no model that can be trained.
     """
 
     model: Model
     data: Any = field(metadata={"data": True}, repr=False)
     test: Any = field(default=None, metadata={"data": True}, repr=False)
     valid: Any = field(default=None, metadata={"data": True}, repr=False)
+
+    def __post_init__(self) -> None:
+        model_fits(self, "fit()", "predict()")
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """F^q·L·Δ and h, weighted by examples; or scores when scores are asked for."""

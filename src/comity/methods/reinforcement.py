@@ -64,6 +64,7 @@ class QLearning:
         _sizes(self)
         number("rate", "QLearning", self.rate, "(0, 1]")
         number("temperature", "QLearning", self.temperature, "(0, inf)")
+        whole("passes", "QLearning", self.passes, 1)
 
     def init(self, round: Round) -> dict[str, Array]:
         """Nothing is worth anything."""

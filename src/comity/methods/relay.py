@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 from comity.combine.collect import Collect
-from comity.core.checks import refusal
+from comity.core.checks import is_number, number, part, refusal, text
 from comity.core.contribution import Contribution, Tree
-from comity.core.errors import ConfigError
+from comity.core.errors import ComityError, ConfigError
 from comity.core.journal import Journal
 from comity.core.parts import Combiner, Secret
 from comity.core.round import Round
 from comity.core.spec import Leaf, Spec
 from comity.core.tree import leaves
-from comity.core.wire import decode_tree, encode_tree
+from comity.core.wire import decode_tree, encode_tree, size
 
 START = "start"
 PAUSE = 0.02
@@ -53,7 +53,7 @@ class Relay:
         before: step to the steps before it; None hands on from turn to turn.
 
     Raises:
-        ConfigError: `before` is no such mapping.
+        ConfigError: `before` is no such mapping, or the table holds what cannot travel.
 
     Example:
         >>> import numpy as np, comity as co
@@ -73,9 +73,10 @@ class Relay:
 
     def __post_init__(self) -> None:
         known = self.before
-        plain = isinstance(known, Mapping) and not any(isinstance(b, str) for b in known.values())
+        plain = isinstance(known, Mapping) and all(map(_are_names, known.values()))
         if known is not None and not (plain and all(f in known for b in known.values() for f in b)):
             raise refusal("before", "Relay", "step to the steps before it", known, "Use ready(...).before.")
+        _travels("The 'table' of Relay", self.table)
 
     @property
     def combiner(self) -> Combiner:
@@ -173,7 +174,8 @@ class Agent:
         if shared.kind == "score":
             return Contribution("score", None, metrics={"rows": (came, 1.0)}), local
         made = self.work(given)
-        measured = {} if self.measure is None else dict(self.measure(given, made))
+        _travels("What the 'work' of Agent makes", made)
+        measured = {} if self.measure is None else _numbers(self.measure(given, made))
         facts = {"rows_in": came, "rows": _rows(made), "digest_in": _digest(given), "digest": _digest(made)}
         metrics = {f"{name}.{round.me}": (float(x), 1.0) for name, x in {**measured, **facts}.items()}
         return Contribution("table", made, metrics=metrics), local
@@ -200,9 +202,16 @@ def carry_out(
         Step to what it made, of the last steps; the same for every worker.
 
     Raises:
-        ConfigError: no `before`, or a step without an agent.
+        ConfigError: no `before`, a step without an agent, or something else that does not fit.
         LedgerError: the run was begun with other steps.
     """
+    part("journal", "carry_out", journal, ("offer()", "claim()", "commit()", "read()"), "a SqlJournal")
+    part("relay", "carry_out", relay, ("table", "share()", "update()"), "co.Relay(table, before)")
+    if not isinstance(agents, Mapping) or not all(isinstance(agent, Agent) for agent in agents.values()):
+        raise refusal("agents", "carry_out", "{step: co.Agent(...)}", agents)
+    text("run", "carry_out", run)
+    text("who", "carry_out", who)
+    lease = float(number("lease", "carry_out", lease, "(0, inf)"))
     before = relay.before
     if before is None or not before.keys() <= agents.keys():
         need = "`before`" if before is None else ", ".join(sorted(before.keys() - agents.keys()))
@@ -218,6 +227,24 @@ def carry_out(
         if len(done) == found:
             time.sleep(PAUSE)
     return {step: done[step] for step in relay._ends(done)}
+
+
+def _travels(what: str, table: Any) -> None:
+    try:
+        size(Contribution("table", table))
+    except (ComityError, TypeError, ValueError) as error:
+        raise ConfigError(f"{what} must travel, frames by to_arrow or framed: {error}") from error
+
+
+def _are_names(before: Any) -> bool:
+    several = isinstance(before, Sequence) and not isinstance(before, str | bytes)
+    return several and all(isinstance(step, str) for step in before)
+
+
+def _numbers(measured: Any) -> dict[str, float]:
+    if not isinstance(measured, Mapping) or not all(isinstance(n, str) and is_number(x) for n, x in measured.items()):
+        raise refusal("measure", "Agent", "a function that gives {name: number}", measured)
+    return {name: float(x) for name, x in measured.items()}
 
 
 def _once(journal: Journal, key: Any, work: Callable[[], Any], hold: tuple[str, float]) -> bytes | None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from comity.combine.collect import Collect
-from comity.core.checks import number, refusal, shown, whole
+from comity.core.checks import number, part, refusal, shown, whole
 from comity.core.contribution import Array, Contribution, Tree
 from comity.core.errors import ConfigError
 from comity.core.parts import Combiner, Secret
@@ -90,6 +90,7 @@ class Samples:
             raise refusal("prior", "Samples", "two finite numbers > 0", self.prior, "Use (1.0, 1.0), for one.")
         for x in self.prior:
             number("prior", "Samples", x, "(0, inf)")
+        part("combiner", "Samples", self.combiner, ("needs", "init()", "lift()", "lower()"), "co.Collect()")
 
     def init(self, round: Round) -> Any:
         """No rows."""

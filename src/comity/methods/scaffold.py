@@ -20,8 +20,8 @@ from comity.core.parts import Combiner, Model, Secret, Step
 from comity.core.round import Round
 from comity.core.spec import Spec, like
 from comity.core.tree import ravel, tree_map, unravel
-from comity.methods.steps import added, as_numpy, beside, first, scaled, zeros_like
-from comity.methods.training import difference, fitted, held_out, weighed
+from comity.methods.steps import added, as_numpy, beside, first, scaled, start_fits, zeros_like
+from comity.methods.training import difference, fitted, held_out, model_fits, weighed
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Scaffold:
         start: parameters to begin with, in place of the model's own.
 
     Raises:
-        ConfigError: a rate or a bound that is not > 0.
+        ConfigError: a rate or a bound that is not > 0, no model, or a start of another form than it.
 
     Example:
         >>> import numpy as np, comity as co
@@ -57,8 +57,10 @@ class Scaffold:
     send: ClassVar[str] = "delta"
 
     def __post_init__(self) -> None:
+        model_fits(self, "statistics")
         number("rate", "Scaffold", self.rate, "(0, inf)")
         number("bound", "Scaffold", self.bound, "(0, inf]", hint="Use math.inf for none.")
+        start_fits(self.model, self.start)
 
     @property
     def combiner(self) -> Combiner:
@@ -104,12 +106,18 @@ class ScaffoldTrainer:
         valid: (X, y) for choices; its scores begin with "valid_".
 
     Where neither test nor valid is given, scores are of the training data and begin with "train_".
+
+    Raises:
+        ConfigError: no model that can be trained.
     """
 
     model: Model
     data: Any = field(metadata={"data": True}, repr=False)
     test: Any = field(default=None, metadata={"data": True}, repr=False)
     valid: Any = field(default=None, metadata={"data": True}, repr=False)
+
+    def __post_init__(self) -> None:
+        model_fits(self, "fit()")
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """Two changes, and the new control variate into the drawer; or scores when scores are asked for."""

@@ -8,11 +8,64 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from comity.core.contribution import Contribution, Metrics, Tree
+from comity.core.checks import part, shown
+from comity.core.contribution import Array, Contribution, Metrics, Tree
+from comity.core.errors import ConfigError
 from comity.core.parts import Model, Step
 from comity.core.round import Round
 from comity.core.scores import scores
 from comity.core.tree import tree_map
+
+
+def model_fits(who: Any, *needs: str) -> None:
+    """Refuse a method or a participant whose model lacks what it needs; `init` is always needed.
+
+    Raises:
+        ConfigError: says what it lacks.
+    """
+    part("model", type(who).__name__, who.model, (*needs, "init()"), "co.Linear(...) or another model")
+
+
+def rows_fit(who: Any, *names: str) -> None:
+    """Refuse, of a participant whose data no model looks at, what is no (X, y) with a y for each row.
+
+    Args:
+        who: the participant.
+        names: of its attributes; all but "data" may be None.
+
+    Raises:
+        ConfigError: names the attribute.
+    """
+    for name in names:
+        rows = getattr(who, name)
+        if rows is None and name != "data":
+            continue
+        pair: Any = rows if isinstance(rows, tuple | list) and len(rows) == 2 else (None, None)
+        x, y = (len(v) if hasattr(v, "__len__") and _has_rows(v) else -1 for v in pair)
+        if x < 0 or x != y or getattr(pair[1], "ndim", 1) != 1:
+            got = f"{shown(pair[0])} and {shown(pair[1])}" if pair is rows else shown(rows)
+            must = "(X, y), a y for each row"
+            raise ConfigError(f"The '{name}' of {type(who).__name__} must be {must}. Got {got}. Use arrays.")
+
+
+def numbers_of(name: str, values: Any, dtype: str) -> Array:
+    """An array of real numbers; what is beyond the dtype becomes infinity.
+
+    Raises:
+        ConfigError: words, dates, complex numbers, or rows of unlike lengths.
+    """
+    try:
+        found = np.asarray(values)
+        if found.dtype.kind in "fiubO":
+            with np.errstate(over="ignore"):
+                return found.astype(dtype, copy=False)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ConfigError(f"{name} must be numbers. Got {shown(values)}, in which some are none. Use numbers in rows.")
+
+
+def _has_rows(values: Any) -> bool:
+    return not isinstance(values, str | bytes) and getattr(values, "shape", None) != ()
 
 
 class Examples(Protocol):

@@ -34,8 +34,9 @@ def kept(patients: Path) -> Path:
 
 @pytest.fixture
 def joint(kept: Path, tmp_path: Path) -> Path:
-    """A run that a test may damage."""
-    return Path(shutil.copytree(runs_of(kept)[0], tmp_path / "joint"))
+    """A run of several rounds that a test may damage."""
+    averaged = next(run for run in runs_of(kept) if "FedAvg" in (run / "recipe.json").read_text("utf-8"))
+    return Path(shutil.copytree(averaged, tmp_path / "joint"))
 
 
 def wrong(ended: Any, *words: str, code: int = 2) -> None:

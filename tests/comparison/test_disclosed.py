@@ -131,12 +131,14 @@ def test_the_note_says_which_intervals_hold_together(got: Any) -> None:
     assert one.startswith("One split: nothing is known of the noise.")
 
 
-def test_trees_have_nobody_unseen() -> None:
+def test_without_a_joint_way_nobody_is_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hub, "joint", lambda self, trial, repeat, **kw: None)
     got = compare(table(), "y", party="hospital", **{**FAST, "model": "trees", "repeats": 1}).results
     assert (got["unseen"], got["influence"]) == ({}, {})
     assert list(next(iter(got["parties"].values()))["against"]) == ["ensemble", "pooled"]
     assert got["card"]["model"] == "trees"
     assert got["card"]["scores"] == got["ways"]["alone"]
+    assert not [r for r in got["revealed"] if r["why"] == "the joint model"]
 
 
 @pytest.mark.parametrize("lost", [0, 1])

@@ -49,6 +49,20 @@ def test_means_and_open_words_are_those_of_the_pooled_training_rows() -> None:
     np.testing.assert_allclose(made.scale, want.scale, rtol=1e-9)
 
 
+def test_columns_far_from_zero_are_prepared_by_their_own_spread() -> None:
+    far = {
+        p: t.with_columns(age=polars.Series(1e9 + np.random.default_rng(7).normal(size=120)))
+        for p, t in tables().items()
+    }
+    hub = Hub({p: Desk(p, t, "y", 0) for p, t in far.items()}, 0)
+    schema, _, _ = hub.describe("y")
+    made, _ = hub.prepare(schema, 0)
+    rows, i = train_rows(hub, schema), schema.numbers.index("age")
+    np.testing.assert_allclose(made.scale[i], rows["age"].to_numpy().std(), rtol=1e-6)
+    z = made.inputs(rows)[:, made.names.index("age")]
+    np.testing.assert_allclose([z.mean(), z.std()], [0, 1], atol=1e-3)
+
+
 def test_a_gap_is_filled_with_the_pooled_median() -> None:
     hub, schema, made, _ = prepared(Preparing(fill="median"))
     known = train_rows(hub, schema)["dose"].drop_nulls().to_numpy()

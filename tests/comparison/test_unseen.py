@@ -156,7 +156,7 @@ def test_seconds_are_those_of_the_joint_training(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("comity.comparison.desk.time.process_time", lambda: next(ticks))
     hub = hub_of(tables())
     schema, _, _ = hub.describe("y")
-    settings = Settings("y", "party", model="linear", rounds=ROUNDS, repeats=2)
+    settings = Settings("y", "party", model="mlp", rounds=ROUNDS, repeats=2)
     first, second = (_Repeat(hub, schema, settings, k, _silent).run(None).seconds for k in range(2))
     assert first == second == dict.fromkeys(NAMES, ROUNDS * 2)  # each round asks for a change and for a score
 

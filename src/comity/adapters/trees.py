@@ -4,6 +4,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 
 from comity.adapters.sklearn import EstimatorModel
 
+STEPS = {True: (40, 0.15), False: (100, 0.08)}
+"""Steps and learning rate: for more than two classes, and else."""
+
 
 def boosted_trees(classes: int) -> EstimatorModel:
     """Histogram gradient boosting (Ke et al., NeurIPS 2017) with trees of at most 15 leaves.
@@ -14,6 +17,6 @@ def boosted_trees(classes: int) -> EstimatorModel:
         classes: 0 for a measured target, else how many classes there are, numbered from 0.
     """
     kind = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
-    steps, rate = (40, 0.15) if classes > 2 else (100, 0.08)
+    steps, rate = STEPS[classes > 2]
     trees = kind(max_iter=steps, learning_rate=rate, max_leaf_nodes=15, l2_regularization=1.0, early_stopping=False)
     return EstimatorModel(trees, tuple(range(classes)) if classes else None)

@@ -16,19 +16,20 @@ from comity.comparison.families import LARGEST, Rows, build, chosen, inputs_of, 
 from comity.comparison.jury import combined
 from comity.comparison.preparing import bounds_tree, full, steady, thin
 from comity.comparison.sheet import sheet
-from comity.comparison.tuning import personalised
+from comity.comparison.trials import SUMS, Trial, trainer
+from comity.comparison.tuning import grown_on, personalised
 from comity.core.contribution import Contribution, Tree
 from comity.core.errors import ContributionError
-from comity.core.parts import Secret
+from comity.core.parts import Participant, Secret
 from comity.core.rng import digest
 from comity.core.round import Round
 from comity.data.prepare import Preparation, moment_weights, moments, vocabulary
 from comity.data.quantiles import open_bounds, quantile_counts
 from comity.data.schema import Schema, describe
 from comity.data.split import split
+from comity.data.statistics import rounded, spread
 from comity.data.tables import column, labelled, words
 from comity.data.vocabularies import respond
-from comity.methods.fedavg import Trainer
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Desk:
         steps: Mapping[str, Callable[[Any, Round], Contribution]] = {
             "describe": self._describe,
             "moments": self._moments,
+            "spread": self._spread,
             "vocabulary": self._words,
             "hashed": self._words,
             "reveal": self._words,
@@ -139,6 +141,11 @@ class Desk:
         said = moments(self._train_rows(schema, asked["repeat"]), schema)
         return Contribution("statistics", said, moment_weights(said))
 
+    def _spread(self, asked: Any, round: Round) -> Contribution:
+        schema = Schema.from_tree(asked["schema"])
+        square, count = spread(self._train_rows(schema, asked["repeat"]), schema, asked["centre"])
+        return Contribution("statistics", {"square": square}, {"square": count})
+
     def _words(self, asked: Any, round: Round) -> Contribution:
         schema = Schema.from_tree(asked["schema"])
         rows = self._train_rows(schema, asked["repeat"])
@@ -200,7 +207,8 @@ class Desk:
     def _personal(self, asked: Any, round: Round) -> Contribution:
         """Make the joint model one's own, as far as own validation rows gain from it."""
         s, preparation, model = self._shared_model(asked)
-        how, params = personalised(model, asked["params"], (s.train, s.valid), round)
+        tune = grown_on if asked["family"] == "trees" else personalised
+        how, params = tune(model, asked["params"], (s.train, s.valid), round)
         self._memory["personal", asked["repeat"]] = params
         sheets = self._sheets(predictor(asked["family"], model, params, preparation), s, asked["repeat"])
         return Contribution("score", {**sheets, "how": how})
@@ -259,48 +267,63 @@ class Desk:
 
 @dataclass(frozen=True)
 class Seat:
-    """A desk's seat in the training of one joint model: an ordinary trainer on its rows.
+    """A desk's seat in the training of one joint model: an ordinary participant with its rows.
 
     Attributes:
         desk: whose rows.
-        model: what is trained.
+        trial: how the joint model is trained.
         repeat: which split.
         without: the party that takes no part; "" where all do.
         weights: how much a row of each group of the desk's fair column counts; None for all alike.
+        model: what is trained.
         complete: do all take part? So much of `without` is in the recipe, and no name.
         fair: are there weights?
     """
 
     desk: Desk = field(metadata={"data": True})
-    model: Any
+    trial: Trial = field(metadata={"data": True})
     repeat: int
     without: str = field(default="", metadata={"data": True})
     weights: Mapping[str, float] | None = field(default=None, metadata={"data": True})
+    model: Any = field(init=False)
     complete: bool = field(init=False)
     fair: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "model", self.trial.model)
         object.__setattr__(self, "complete", not self.without)
         object.__setattr__(self, "fair", self.weights is not None)
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
-        """As `Trainer` on this repeat's training and validation rows."""
+        """As the trial's own participant on this repeat's training and validation rows."""
         begun = time.process_time()
-        s = self.desk.split(self.repeat, self.without)
-        train, counts = s.train, None
-        if self.weights is not None and shared.kind != "score":
-            own = self.desk.words_of(self.repeat, self.desk.fair)
-            drawn, counts = resampled(own, self.weights, round.mine("fair"))
-            train = s.train.take(drawn)
-        trainer = Trainer(self.model, (train.x, train.fitted), valid=(s.valid.x, s.valid.fitted))
-        answer, local = trainer.contribute(shared, local, round, secret)
+        who, counts = self._who(shared.kind == "score", round)
+        answer, local = who.contribute(shared, local, round, secret)
         self.desk.spent(time.process_time() - begun)
         return (answer if counts is None else replace(answer, weight=counts)), local
+
+    def _who(self, scored: bool, round: Round) -> tuple[Participant, float | None]:
+        """Who answers, and what that counts where groups have weights: rows are drawn by them, for trees once."""
+        once, known = self.trial.server == SUMS, vars(self)
+        if once and "_kept" in known:
+            return known["_kept"], None
+        s = self.desk.split(self.repeat, self.without)
+        train, counts = s.train, None
+        if self.weights is not None and (once or not scored):
+            own = self.desk.words_of(self.repeat, self.desk.fair)
+            drawn, counts = resampled(own, self.weights, (replace(round, number=0) if once else round).mine("fair"))
+            train = s.train.take(np.resize(drawn, max(1, int(counts + 0.5))) if once else drawn)
+        who = trainer(self.trial, train, s.valid)
+        if once:
+            known["_kept"], counts = who, None
+        return who, counts
 
 
 def _own(schema: Schema, table: Any) -> Preparation:
     """The preparation of one party's training rows."""
     m = moments(table, schema)
+    if rounded(m):
+        m["variance"], _ = spread(table, schema, m["mean"])
     return steady(Preparation.of(schema, m, vocabulary(table, schema), rare=1), m)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from comity.comparison.families import families
+from comity.comparison.trials import GRADIENT, grows
 from comity.data.schema import Schema
 
 
@@ -17,7 +19,9 @@ def revealed(
     ]
     out += [_row(what, how_much, "each", "union", "to prepare inputs alike") for what, how_much in prepared]
     if "joint" in ways:
-        out.append(_row("Model changes", f"{settings.rounds} rounds", "each", "sum", "the joint model"))
+        out += [
+            _row(what, how_much, "each", "sum", "the joint model") for what, how_much, _ in trained(schema, settings)
+        ]
     if "ensemble" in ways:
         out.append(_row("Own models", "one for each party", "each", "each", "the ensemble"))
     scores = "counts, losses and score histograms" + (", by group" if settings.groups else "")
@@ -29,7 +33,9 @@ def revealed(
     return out
 
 
-def protection(ways: Sequence[str], settings: Any, prepared: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def protection(
+    schema: Schema, ways: Sequence[str], settings: Any, prepared: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
     """One page for the protection officer: what leaves, to whom, why; what stays; who could see what."""
     leaves = [
         _leaf("Names and types of columns; rows, missing and different values; classes with counts",
@@ -40,8 +46,8 @@ def protection(ways: Sequence[str], settings: Any, prepared: Sequence[tuple[str,
     for what, how_much in prepared:
         leaves.append(_leaf(what, "the hub; all learn what was combined", "to prepare inputs alike", how_much))
     if "joint" in ways:
-        leaves.append(_leaf("Changes of model parameters", "the hub; all learn their mean", "the joint model",
-                            "numbers, every round; they may tell of single records"))  # fmt: skip
+        leaves += [_leaf(what, "the hub; all learn what comes of their sum", "the joint model", form)
+                   for what, _, form in trained(schema, settings)]  # fmt: skip
     if "ensemble" in ways:
         leaves.append(_leaf("The party's own model with its preparation", "the hub and all parties", "the ensemble",
                             "parameters; trees hold thresholds taken from the data"))  # fmt: skip
@@ -76,6 +82,23 @@ def card(facts: Any, settings: Any, table: Any) -> dict[str, Any]:
         ],
         "scores": table.over(lambda k: table.everybody(k, way) if way in table.repeats[k].ways else none),
     }
+
+
+def trained(schema: Schema, settings: Any) -> list[tuple[str, str, str]]:
+    """(what, how much, in which form) leaves in the joint trainings that are tried."""
+    tried, out = families(settings.model), []
+    if set(tried) & set(GRADIENT):
+        out.append(("Model changes", f"{settings.rounds} rounds",
+                    "changes of parameters, every round; they may tell of single records"))  # fmt: skip
+    if "linear" in tried:
+        out.append(("Second moments of inputs and target", "one matrix, once, by thirds of the rows",
+                    "sums of products; of fewer rows than inputs they nearly give the rows"))  # fmt: skip
+    if grows(tried, schema):
+        out.append(("Counts of values in bins", "each column, three times",
+                    "counts in about 1,000 cells a column; narrow cells hold single values"))  # fmt: skip
+        out.append(("Histograms of gradients", "each column, for every level of every tree",
+                    "sums by bin; those of few rows tell of single records"))  # fmt: skip
+    return out
 
 
 def _row(what: str, how_much: str, hub: str, parties: str, why: str) -> dict[str, str]:

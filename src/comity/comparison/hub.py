@@ -1,16 +1,17 @@
 """The hub's side of a comparison: every way, as collaborations with the parties' desks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comity.collaboration import Collaboration, Run
+from comity.collaboration import Collaboration
 from comity.combine.collect import Collect
 from comity.comparison.desk import Desk, Seat, pooled
 from comity.comparison.fair import weights
-from comity.comparison.families import Fitted, build, candidates, chosen, width
+from comity.comparison.families import Fitted, chosen
 from comity.comparison.preparing import Preparing
+from comity.comparison.trials import Trial, trials
 from comity.core.errors import ConfigError, TooFewParticipants
 from comity.core.parts import Combiner
 from comity.core.round import Round
@@ -18,14 +19,9 @@ from comity.data.prepare import Preparation
 from comity.data.schema import Schema, agree
 from comity.ledger.record import Ledger
 from comity.loop.hub import Event
-from comity.loop.select import every
-from comity.methods.fedavg import FedAvg
-from comity.methods.optimizers import Adam, HubOptimizer, Momentum
 from comity.methods.query import Query
 from comity.report.numbers import plural
 
-SERVERS: Mapping[str, HubOptimizer] = {"FedAvg": Momentum(), "FedAdam": Adam(rate=0.03)}
-GRADIENT = ("linear", "mlp")
 LEAST_ROWS = 10
 
 Sheets = Mapping[str, Any]
@@ -45,29 +41,6 @@ class Traffic:
             up, down = ledger.bytes_of(name)
             self.up[name] = self.up.get(name, 0) + up
             self.down[name] = self.down.get(name, 0) + down
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One way to train a joint model.
-
-    Attributes:
-        family: "linear" or "mlp".
-        model: with its learning rate.
-        server: "FedAvg" or "FedAdam".
-    """
-
-    family: str
-    model: Any
-    server: str
-
-    @property
-    def rate(self) -> float:
-        """The learning rate at the parties."""
-        return float(self.model.rate)
-
-    def __str__(self) -> str:
-        return f"{self.family}, {self.server}, rate {self.rate:g}"
 
 
 @dataclass(frozen=True)
@@ -172,10 +145,8 @@ class Hub:
         return sheets
 
     def trials(self, families: Sequence[str], preparation: Preparation) -> list[Trial]:
-        """What is tried for the joint model: families that gradients train, rates, server optimizers."""
-        shape = width(preparation), len(preparation.schema.classes)
-        gradient = [f for f in families if f in GRADIENT]
-        return [Trial(f, m, s) for f in gradient for m in candidates(f, *shape) for s in SERVERS]
+        """What is tried for the joint model."""
+        return trials(families, preparation)
 
     def weights(self, repeat: int) -> dict[str, float]:
         """How much a row of each group counts, so that groups count alike."""
@@ -196,32 +167,23 @@ class Hub:
         Returns:
             None where training diverged: contributions were no longer numbers, and were refused.
         """
-        seats = {p: Seat(d, trial.model, repeat, self.without, weights) for p, d in self.desks.items()}
-        step = max(1, rounds // 15)
-        fed = Collaboration(
-            FedAvg(trial.model, SERVERS[trial.server]),
-            seats,
-            evaluate=every(step),
-            quorum=1.0,
-            retries=0,
-            seed=self.seed,
-        )
+        seats = {p: Seat(d, trial, repeat, self.without, weights) for p, d in self.desks.items()}
+        fed = trial.collaboration(seats, rounds, self.seed)
 
         def listen(event: Event) -> None:
             if event.kind == "round":
                 tell(event.round.number + 1)
 
         try:
-            run = fed.run(rounds, folder=folder, listen=listen)
+            run = fed.run(trial.rounds(rounds), folder=folder, listen=listen)
         except TooFewParticipants:
             return None
         traffic = Traffic()
         traffic.add(run.ledger, self.desks)
-        curve = _curve(run)
-        points = tuple(dict.fromkeys([*range(step, rounds + 1, step), rounds]))
+        curve, points = trial.curve(run), trial.points(rounds)
         if len(curve) < len(points):
             return None
-        return Joint(trial, run.best, min(curve), curve, points, traffic, run.recipe)
+        return Joint(trial, trial.params(run), min(curve), curve, points, traffic, run.recipe)
 
     def score(self, model: Fitted, repeat: int) -> Sheets:
         """Each party's scores with a model that all are given."""
@@ -262,9 +224,7 @@ def left_out(hub: Hub, party: str, schema: Schema, joint: Joint, *, rounds: int,
     """Prepare and train anew on the first split as `joint` was, without one party; None where it diverged."""
     others = Hub({p: d for p, d in hub.desks.items() if p != party}, hub.seed, party, hub.preparing)
     preparation, _ = others.prepare(schema, 0)
-    shape = width(preparation), len(preparation.schema.classes)
-    trial = replace(joint.trial, model=build(joint.trial.family, *shape, joint.trial.rate))
-    found = others.joint(trial, 0, rounds=rounds, folder=folder, tell=lambda closed: None)
+    found = others.joint(joint.trial.again(preparation), 0, rounds=rounds, folder=folder, tell=lambda closed: None)
     if found is None:
         return None
     there = Hub({party: hub.desks[party]}, hub.seed, party)
@@ -280,8 +240,3 @@ def merged(*parts: Traffic) -> Traffic:
             for name, n in theirs.items():
                 mine[name] = mine.get(name, 0) + n
     return out
-
-
-def _curve(run: Run) -> tuple[float, ...]:
-    """The validation loss at each score."""
-    return tuple(run.ledger.metric("valid_log_loss") or run.ledger.metric("valid_mse"))

@@ -13,6 +13,7 @@ from comity.data.dictionary import Dictionary
 from comity.data.prepare import Preparation
 from comity.data.quantiles import first_edges, median_bounds, merge_bounds, middle, refine
 from comity.data.schema import Schema
+from comity.data.statistics import rounded, variance
 from comity.data.vocabularies import Open, Vocabulary
 
 Ask = Callable[..., Any]
@@ -52,6 +53,8 @@ class Preparing:
             ask: a query to every desk.
         """
         means = ask("moments", Mean())
+        if rounded(means):
+            means = {**means, "variance": ask("spread", Mean(), centre=means["mean"])["square"]}
         words = self.words.collect(schema, _list_of(ask))
         centre = self._medians(schema, ask) if self.fill == "median" and schema.numbers else None
         return steady(Preparation.of(schema, means, words, centre=centre), means)
@@ -88,7 +91,7 @@ def steady(made: Preparation, m: Mapping[str, Any]) -> Preparation:
     Else what a network's untrained weights make of it there would be chance.
     """
     n = len(made.schema.numbers)
-    flat = ~(m["square"] - m["mean"] ** 2 > 1e-12 * m["square"])
+    flat = variance(m) == 0
     return replace(made, scale=np.where(flat[:n], FLAT, made.scale), gaps=made.gaps & (m["count"][:n] > 0))
 
 

@@ -80,7 +80,7 @@ def results(facts: Facts, settings: Any, repeats: Sequence[Any]) -> dict[str, An
         "bytes": _bytes(facts, repeats),
         "seconds": {"wall": facts.seconds[0], "cpu": facts.seconds[1]},
         "revealed": revealed(facts.schema, table.ways, settings, facts.prepared),
-        "protection": protection(table.ways, settings, facts.prepared),
+        "protection": protection(facts.schema, table.ways, settings, facts.prepared),
         "card": card(facts, settings, table),
         "verdict": " ".join(said),
         "interval_note": _note(table, facts.noun),
@@ -224,7 +224,8 @@ def _learning(repeats: Sequence[Any]) -> dict[str, Any]:
     joint = [r.joint for r in repeats]
     if not all(joint) or "log_loss" not in metrics(next(iter(repeats[0].ways["alone"].values()))["test"]):
         return {}
-    ends = [interval(at, 0.0) for at in zip(*(j.curve for j in joint), strict=True)]
+    curves = [j.curve for j in joint if j.rounds == joint[0].rounds]  # other sorts of training count other rounds
+    ends = [interval(at, 0.0) for at in zip(*curves, strict=True)]
     side = {k: [getattr(i, k) for i in ends] for k in ("mean", "low", "high")}
     beside = [way for way in ("alone", "pooled") if all(way in r.ways for r in repeats)]
     reference = {way: mean([_valid_loss(r.ways[way]) for r in repeats]) for way in beside}

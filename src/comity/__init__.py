@@ -78,6 +78,7 @@ _FRONT = {
         "TableFeatures",
     ),
     "comity.methods.fedavg": ("FedAvg", "Trainer"),
+    "comity.methods.feddf": ("FedDF",),
     "comity.methods.feddyn": ("FedDyn", "FedDynTrainer"),
     "comity.methods.fedmd": ("FedMD", "FedMDTrainer"),
     "comity.methods.fedproto": ("FedProto", "FedProtoTrainer"),

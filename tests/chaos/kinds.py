@@ -200,6 +200,7 @@ KINDS: dict[str, Kind] = {
     "Ditto": federated(co.FedAvg(LINEAR), trained(co.Ditto, strength=0.1)),
     "Scaffold": federated(co.Scaffold(LINEAR), trained(co.ScaffoldTrainer)),
     "FedDyn": federated(co.FedDyn(LINEAR), trained(co.FedDynTrainer)),
+    "FedDF": federated(co.FedDF(LINEAR, PUBLIC), trained(co.Trainer)),
     "QFedAvg": federated(co.QFedAvg(LINEAR), trained(co.QFedAvgTrainer)),
     "FedRep": federated(co.FedRep(MLP, head=HEAD), trained(co.FedRepTrainer, MLP, head_epochs=1)),
     "APFL": federated(co.FedAvg(LINEAR), trained(co.APFL)),

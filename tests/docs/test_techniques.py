@@ -34,6 +34,7 @@ def methods() -> dict[str, Any]:
         co.Query({"x": x}),
         co.Distill(model, x, temperature=1.0),
         co.FedMD(x, classes=2),
+        co.FedDF(model, x),
         co.Labelling(["is it?"], classes=2),
         co.Samples({"age": co.Field()}),
         co.Relay({"x": x}),

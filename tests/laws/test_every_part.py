@@ -24,6 +24,7 @@ PROVED = {
     ),
     "methods/test_ensemble.py::test_the_laws_of_methods_hold": ("Query", "Predictor"),
     "methods/test_distill.py::test_the_laws_of_methods_hold": ("Distill",),
+    "methods/test_feddf.py::test_it_keeps_the_laws_of_methods": ("FedDF",),
     "methods/test_fedmd.py::test_the_laws_of_methods_hold": ("FedMD", "FedMDTrainer"),
     "methods/test_labelling.py::test_the_laws_hold": ("Labelling", "Annotator", "ReputationVote"),
     "methods/test_samples.py::test_the_laws_hold": ("Samples", "Contributor"),

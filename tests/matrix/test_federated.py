@@ -32,6 +32,7 @@ HUBS = {
     "FedDyn": {"model": MODEL},
     "QFedAvg": {"model": MODEL},
     "IFCA": {"model": MODEL},
+    "FedDF": {"model": MODEL, "public_x": X},
     "FedRep": {"model": MODEL, "head": ("2",)},
     "FedProto": {"classes": 2, "width": 3},
     "FedMD": {"public_x": X, "classes": 2},
@@ -158,6 +159,15 @@ HUB_SETTINGS = [
             "classes": ((*NO_WHOLE, 1, -1), (2, np.int64(3))),
             "sharpen": (NO_POSITIVE, NUMBERS),
             "combiner": (POOLS, (co.Average(), co.LogPool(), co.Mean())),
+        },
+    ),
+    *settings(
+        "FedDF",
+        hub,
+        {
+            "public_x": (PUBLIC, {"rows": X, "lists": X.tolist(), "ints": X.astype(int)}),
+            "epochs": (EPOCHS, (None, 0, *NUMBERS)),
+            **BOUND,
         },
     ),
     *settings(

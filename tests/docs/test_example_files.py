@@ -118,7 +118,7 @@ FINE = '"""It shows something."""\nimport comity as co\n'
         (FINE + "import jax\n", "imports jax"),
         (FINE + "from .other import x\n", "imports ."),
         ('"""It shows something."""\n', "does not import comity"),
-        (FINE + "open('/work/data/x.csv')\n", "an absolute path"),
+        (FINE + "open('/data/x.csv')\n", "an absolute path"),
         (FINE + "open('C:\\\\data')\n", "an absolute path"),
         ("import comity as co\n", "must begin with a sentence"),
         ('"""It shows\nsomething."""\nimport comity as co\n', "must begin with a sentence"),

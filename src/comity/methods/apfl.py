@@ -19,7 +19,7 @@ from comity.core.parts import Model, Secret, Step
 from comity.core.round import Round
 from comity.core.tree import ravel, unravel
 from comity.methods.fedavg import SENDS
-from comity.methods.steps import as_numpy
+from comity.methods.steps import as_dict, as_numpy
 from comity.methods.training import fitted, held_out, model_fits, trained
 
 
@@ -81,7 +81,7 @@ class APFL:
         Raises:
             ConfigError: the own model is no longer finite.
         """
-        mine = _as_dict(local)
+        mine = as_dict(local)
         w, v, alpha = shared.value, mine.get("personal", shared.value), float(mine.get("alpha", self.alpha))
         mixed, buffers = self._mixed(v, w, alpha), mine.get("personal_buffers", mine.get("buffers", {}))
         seen = _Seen()
@@ -96,7 +96,7 @@ class APFL:
         own["alpha"] = float(np.clip(alpha - self.rate * along.slope(ravel(v) - ravel(w)), 0.0, 1.0))
         if not np.isfinite(ravel(own["personal"])).all():
             raise ConfigError("The own model of APFL must stay finite. Got inf or NaN. Use a smaller learning rate.")
-        return c, {**_as_dict(after), **own, **({"personal_buffers": buffers} if buffers else {})}
+        return c, {**as_dict(after), **own, **({"personal_buffers": buffers} if buffers else {})}
 
     def _mixed(self, v: Tree, w: Tree, alpha: float) -> Any:
         """alpha·v + (1 - alpha)·w; statistics (BatchNorm) are the mixture's own, and v keeps them for it."""
@@ -142,7 +142,3 @@ class _Along:
     def slope(self, apart: Array) -> float:
         """The slope of the loss in alpha (eq. 10): <v - w, the mixture's gradient> at the first batch."""
         return 0.0 if self.first is None else float(np.vdot(apart, as_numpy(self.first)))
-
-
-def _as_dict(tree: Any) -> dict[str, Any]:
-    return dict(tree)

@@ -19,6 +19,7 @@ from comity.core.errors import ConfigError
 from comity.core.parts import Model, Secret, Step
 from comity.core.round import Round
 from comity.core.tree import ravel
+from comity.methods.steps import as_dict
 from comity.methods.training import fitted, held_out, model_fits, trained
 
 
@@ -86,7 +87,7 @@ class Ditto:
                 f"Use a smaller learning rate, or a strength below {self.strength:g}: rate·strength must be below 2."
             )
         own = {"personal": v, **({"personal_buffers": buffers} if buffers else {})}
-        return c, {**_as_dict(after), **own}
+        return c, {**as_dict(after), **own}
 
 
 def pull(strength: float, anchor: Tree) -> Callable[[Any, Any, Any], Any]:
@@ -111,7 +112,3 @@ def _beside(vector: Any, params: Any) -> Any:
     """A numpy vector in the array library of `params`, and where they lie."""
     there = getattr(params, "new_tensor", None)
     return vector if there is None else there(vector)
-
-
-def _as_dict(tree: Any) -> dict[str, Any]:
-    return dict(tree)

@@ -19,9 +19,9 @@ from comity.core.contribution import Contribution, Tree
 from comity.core.parts import Combiner, Model, Secret
 from comity.core.round import Round
 from comity.core.spec import Spec, like
-from comity.core.tree import ravel, tree_map, unravel
+from comity.core.tree import tree_map
 from comity.methods.optimizers import HubOptimizer, Momentum
-from comity.methods.steps import first, start_fits
+from comity.methods.steps import added, as_dict, first, start_fits
 from comity.methods.training import model_fits, trained, trained_many
 
 SENDS = ("delta", "model")
@@ -88,20 +88,11 @@ class FedAvg:
         if self.send == "model":
             change = tree_map(np.subtract, change, params)
         step, memory = self.optimizer.step(self._stepped(change), state["optimizer"])
-        new = tree_map(_moved, params, {**_as_dict(change), **step})
-        return {"params": unravel(ravel(new), new), "optimizer": memory}
+        return {"params": added(params, {**as_dict(change), **step}), "optimizer": memory}
 
     def _stepped(self, tree: Any) -> Any:
         """Without the statistics."""
         return {k: v for k, v in tree.items() if k not in self.model.statistics}
-
-
-def _as_dict(tree: Any) -> dict[str, Any]:
-    return dict(tree)
-
-
-def _moved(p: Any, d: Any) -> Any:
-    return (p + d).astype(p.dtype)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from comity.core.round import Round
 from comity.core.spec import Spec, like
 from comity.core.tree import tree_map
 from comity.methods.distill import public_of
-from comity.methods.steps import first, start_fits
+from comity.methods.steps import added, first, start_fits
 
 FLOOR = 1e-7
 
@@ -106,7 +106,7 @@ class FedDF:
         if not total > 0:
             return state
         before = state["params"]
-        models = [tree_map(_plus, before, deltas[who]) for who in deltas]
+        models = [added(before, deltas[who]) for who in deltas]
         shares = [weights[who] / total for who in deltas]
         mean = tree_map(lambda p, *xs: _like(p, sum(s * x for s, x in zip(shares, xs, strict=True))), before, *models)
         step = Step() if self.epochs is None else Step(epochs=self.epochs)
@@ -117,10 +117,6 @@ class FedDF:
         """(rows, classes) float32: the softmax of the mean logits."""
         logs = sum(np.log(np.maximum(self.model.predict(m, self.public_x), FLOOR)) for m in models) / len(models)
         return tempered(np.exp(logs), 1.0).astype("float32")
-
-
-def _plus(p: Any, d: Any) -> Any:
-    return (p + d).astype(p.dtype)
 
 
 def _like(p: Any, x: Any) -> Any:

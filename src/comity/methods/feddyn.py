@@ -20,7 +20,7 @@ from comity.core.parts import Combiner, Model, Secret, Step
 from comity.core.round import Round
 from comity.core.spec import Spec, like
 from comity.core.tree import ravel, tree_map, unravel
-from comity.methods.steps import added, beside, first, start_fits, without_statistics, zeros_like
+from comity.methods.steps import added, as_dict, beside, first, start_fits, without_statistics, zeros_like
 from comity.methods.training import difference, fitted, held_out, model_fits, weighed
 
 
@@ -120,7 +120,7 @@ class FedDynTrainer:
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """A delta, and g_k into the drawer; or scores when scores are asked for."""
-        mine, told = _as_dict(local), _as_dict(shared.value)
+        mine, told = as_dict(local), as_dict(shared.value)
         params, alpha, buffers = told["params"], float(told["alpha"]), mine.get("buffers", {})
         if shared.kind == "score":
             return Contribution("score", None, metrics=held_out(self, params, buffers)), local
@@ -144,7 +144,3 @@ class _Bent:
         if self.there is None:
             self.there = beside(self.held, params)
         return gradient - self.there + self.alpha * (params - start)
-
-
-def _as_dict(tree: Any) -> dict[str, Any]:
-    return dict(tree)

@@ -20,7 +20,7 @@ from comity.core.errors import ConfigError
 from comity.core.parts import Combiner, Model, Secret, Step
 from comity.core.round import Round
 from comity.core.spec import Leaf, Spec
-from comity.methods.steps import beside
+from comity.methods.steps import as_dict, beside
 from comity.methods.training import fitted, held_out, model_fits
 
 
@@ -130,7 +130,7 @@ class FedProtoTrainer:
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """The mean features of each class, and the model into the drawer; or scores when scores are asked for."""
-        mine, told = _as_dict(local), _as_dict(shared.value)
+        mine, told = as_dict(local), as_dict(shared.value)
         params = mine.get("personal") or self._first(round)
         buffers = mine.get("buffers", {})
         _labels(self.data[1], len(told["known"]))
@@ -189,7 +189,3 @@ def _labels(y: Any, classes: int) -> Array:
             f"Got {shown(labels)}, with others in it. Give FedProto more classes."
         )
     return labels.astype(np.int64)
-
-
-def _as_dict(tree: Any) -> dict[str, Any]:
-    return dict(tree)

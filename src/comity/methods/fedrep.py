@@ -22,7 +22,7 @@ from comity.core.round import Round
 from comity.core.spec import Spec
 from comity.core.tree import ravel, unravel
 from comity.methods.fedavg import SENDS, FedAvg
-from comity.methods.steps import first
+from comity.methods.steps import as_dict, first
 from comity.methods.training import difference, fitted, held_out, model_fits, weighed
 
 
@@ -160,7 +160,7 @@ class FedRepTrainer:
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """The body's delta weighted by examples, and the head into the drawer; or scores when scores are asked for."""
-        mine, body = _as_dict(local), _as_dict(shared.value)
+        mine, body = as_dict(local), as_dict(shared.value)
         head, buffers = mine.get("head") or self._first_head(body, round), mine.get("buffers", {})
         if shared.kind == "score":
             return Contribution("score", None, metrics=held_out(self, {**body, **head}, buffers)), local
@@ -179,7 +179,3 @@ class FedRepTrainer:
 
 def _zeros(tree: Any) -> Any:
     return {name: np.zeros_like(leaf) for name, leaf in tree.items()}
-
-
-def _as_dict(tree: Any) -> dict[str, Any]:
-    return dict(tree)

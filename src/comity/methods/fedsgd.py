@@ -19,8 +19,8 @@ from comity.core.errors import ConfigError
 from comity.core.parts import Combiner, Model, Secret, Step
 from comity.core.round import Round
 from comity.core.spec import Spec, like
-from comity.core.tree import ravel, tree_map, unravel
-from comity.methods.steps import first, start_fits
+from comity.core.tree import tree_map, unravel
+from comity.methods.steps import added, first, start_fits
 from comity.methods.training import fitted, held_out, model_fits, weighed
 
 
@@ -82,15 +82,10 @@ class FedSGD:
         """Step against the gradient; statistics (BatchNorm) have none and move by their mean."""
         mean: Any = combined.value
         moved = {k: mean[k] if k in self.model.statistics else tree_map(self._scaled, mean[k]) for k in mean}
-        new = tree_map(_moved, state["params"], moved)
-        return {"params": unravel(ravel(new), new)}
+        return {"params": added(state["params"], moved)}
 
     def _scaled(self, g: Any) -> Any:
         return -self.rate * g
-
-
-def _moved(p: Any, d: Any) -> Any:
-    return (p + d).astype(p.dtype)
 
 
 @dataclass(frozen=True)

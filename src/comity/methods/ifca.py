@@ -21,7 +21,7 @@ from comity.core.parts import Combiner, Model, Secret
 from comity.core.round import Round
 from comity.core.spec import Spec, like
 from comity.core.tree import ravel, tree_map, unravel
-from comity.methods.steps import added, first, training_loss, zeros_like
+from comity.methods.steps import added, as_dict, first, training_loss, zeros_like
 from comity.methods.training import difference, fitted, held_out, model_fits, weighed
 
 
@@ -135,7 +135,7 @@ class IFCATrainer:
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """A delta of the best model and zeros for the others; or scores when scores are asked for."""
-        mine, models = _as_dict(local), _as_dict(shared.value)
+        mine, models = as_dict(local), as_dict(shared.value)
         buffers, names = mine.get("buffers", {}), sorted(models, key=int)
         losses = [training_loss(self, models[name], buffers) for name in names]
         best = names[int(np.argmin(losses))]
@@ -147,7 +147,3 @@ class IFCATrainer:
         weight = {name: c.weight if name == best else 0.0 for name in names}
         kept = {**mine, "cluster": int(best), **({"buffers": buffers} if buffers else {})}
         return replace(c, value=value, weight=weight), kept
-
-
-def _as_dict(tree: Any) -> dict[str, Any]:
-    return dict(tree)

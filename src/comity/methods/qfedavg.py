@@ -20,7 +20,7 @@ from comity.core.parts import Combiner, Model, Secret
 from comity.core.round import Round
 from comity.core.spec import Leaf, Spec, like
 from comity.core.tree import norm
-from comity.methods.steps import added, first, scaled, start_fits, training_loss, without_statistics
+from comity.methods.steps import added, as_dict, first, scaled, start_fits, training_loss, without_statistics
 from comity.methods.training import difference, fitted, held_out, model_fits, weighed
 
 
@@ -122,7 +122,7 @@ class QFedAvgTrainer:
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """F^q·L·Δ and h, weighted by examples; or scores when scores are asked for."""
-        mine, told = _as_dict(local), _as_dict(shared.value)
+        mine, told = as_dict(local), as_dict(shared.value)
         params, q, lipschitz, buffers = (
             told["params"],
             float(told["q"]),
@@ -138,7 +138,3 @@ class QFedAvgTrainer:
         h = q * loss ** (q - 1) * far**2 + lipschitz * loss**q
         value = {"delta": scaled(change, loss**q * lipschitz, self.model), "h": np.asarray(h, np.float64)}
         return weighed(self, "delta", value, metrics), ({**mine, "buffers": buffers} if buffers else local)
-
-
-def _as_dict(tree: Any) -> dict[str, Any]:
-    return dict(tree)

@@ -20,7 +20,7 @@ from comity.core.parts import Combiner, Model, Secret, Step
 from comity.core.round import Round
 from comity.core.spec import Spec, like
 from comity.core.tree import ravel, tree_map, unravel
-from comity.methods.steps import added, as_numpy, beside, first, scaled, start_fits, zeros_like
+from comity.methods.steps import added, as_dict, as_numpy, beside, first, scaled, start_fits, zeros_like
 from comity.methods.training import difference, fitted, held_out, model_fits, weighed
 
 
@@ -121,7 +121,7 @@ class ScaffoldTrainer:
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """Two changes, and the new control variate into the drawer; or scores when scores are asked for."""
-        mine, told = _as_dict(local), _as_dict(shared.value)
+        mine, told = as_dict(local), as_dict(shared.value)
         params, buffers = told["params"], mine.get("buffers", {})
         if shared.kind == "score":
             return Contribution("score", None, metrics=held_out(self, params, buffers)), local
@@ -152,7 +152,3 @@ class _Corrected:
     def mean(self, otherwise: Array) -> Array:
         """The mean gradient; where there was no step, `otherwise`."""
         return np.asarray(as_numpy(self.total) / self.steps, otherwise.dtype) if self.steps else otherwise
-
-
-def _as_dict(tree: Any) -> dict[str, Any]:
-    return dict(tree)

@@ -42,6 +42,11 @@ def start_fits(model: Model, start: Tree) -> None:
         first(model, Round("start", 0), start)
 
 
+def as_dict(tree: Any) -> dict[str, Any]:
+    """A Tree that is known to be a dict: a plain copy of its first level."""
+    return dict(tree)
+
+
 def zeros_like(tree: Tree) -> Any:
     """A Tree of zeros that looks like `tree`, over one flat vector."""
     return unravel(np.zeros_like(ravel(tree)), tree)

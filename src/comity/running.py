@@ -17,6 +17,7 @@ from comity.core.envelope import Receipt
 from comity.core.errors import ConfigError, LedgerError, TooFewParticipants
 from comity.core.parts import Participant, Roster
 from comity.core.round import Round
+from comity.core.together import Plan, Wish
 from comity.core.wire import decode_tree, encode_tree
 from comity.engines.local import Local, Population
 from comity.ledger.keys import SideSecret
@@ -24,6 +25,7 @@ from comity.ledger.record import Entry, Ledger, check_chain
 from comity.listeners.telling import Listener, Telling
 from comity.loop.asking import Asking
 from comity.loop.hub import Event, Heard, HubState
+from comity.loop.plans import Plans, choice, chosen
 from comity.loop.rounds import Rounds
 from comity.loop.select import Every
 from comity.loop.site import Drawer, drawer_tree, tree_drawer
@@ -91,13 +93,13 @@ class Running:
         self._best_loss = float("inf")
         secret = SideSecret(saved.root)
         roster, find = _people(fed.participants)
-        self.sites = Sites(find, self.parts, secret.side, saved.drawer)
-        asking = Asking(self.parts, engine.connect(roster, self.sites), agreed)
-        self.asking = asking
+        self._engine = engine
         base = Round(run=agreed[:16], seed=fed.seed)
         generation = saved.load()
         if generation is not None:
             self.ledger = Ledger.restore(generation.entries)
+        self.sites = Sites(find, self.parts, secret.side, saved.drawer, Plans(chosen(self.ledger), self._planned))
+        self.asking = asking = Asking(self.parts, engine.connect(roster, self.sites), agreed)
         self.rounds = Rounds(asking, base, secret=secret.side(""), past=self.ledger, listen=self._heard)
         self.states: Mapping[str, HubState] = {}
         self._kept = len(self.ledger)
@@ -115,6 +117,8 @@ class Running:
         What closed and was scored is saved whatever ends it: the last round, an error, or Ctrl-C.
         """
         done = False
+        ahead = int((rounds - self.ledger.rounds) * self.rounds.base.expected)
+        self.sites.plans.wish = Wish(getattr(self._engine, "executor", None), max(1, ahead))
         try:
             while self.ledger.rounds < rounds and not self._stopped():
                 self._step(rounds)
@@ -129,6 +133,13 @@ class Running:
                 self._save()
             finally:
                 self._tell(self._event("end", done))
+                if close := getattr(self.asking.engine, "close", None):
+                    close()
+
+    def _planned(self, label: str, plan: Plan) -> None:
+        """A choice was made: a fact for the ledger, and one line for whoever looks on."""
+        self._append("choice", choice(label, plan))
+        sys.stderr.write(f"executor   {plan.executor}: {plan.reason}\n")
 
     def _step(self, rounds: int) -> None:
         """One round and its scores; only when both are done can the run be taken up again after them."""

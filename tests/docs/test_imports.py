@@ -18,6 +18,8 @@ NOT = {"cli": {"methods"}, "service": {"methods"}}
 LIBRARIES = {
     "numpy": ("",),
     "msgspec": ("",),
+    "cloudpickle": ("engines/",),
+    "ray": ("engines/ray",),
     "torch": ("adapters/torch/", "listeners/tensorboard"),
     "tensorboardX": ("listeners/tensorboard",),
     "mlflow": ("listeners/mlflow",),

@@ -11,6 +11,7 @@ from comity.core.contribution import Contribution
 from comity.core.wire import encode_tree
 from comity.engines.local import Local
 from comity.loop import sites
+from comity.methods.training import Kept
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -65,9 +66,9 @@ def calls(monkeypatch):
     seen = []
     plain = co.Trainer.contribute_many
 
-    def counted(self, who, *rest):
-        seen.append(len(who))
-        return plain(self, who, *rest)
+    def counted(self, works, plan):
+        seen.append(len(works))
+        return plain(self, works, plan)
 
     monkeypatch.setattr(co.Trainer, "contribute_many", counted)
     return seen
@@ -153,7 +154,7 @@ class _Late(co.Trainer):
     later: object = field(default=None, metadata={"data": True}, repr=False)
 
     def __post_init__(self):
-        vars(self)["_ready"] = self.later
+        vars(self)["_ready"] = Kept(self.later)
 
 
 def test_asked_twice_in_a_row_they_answer_as_before():

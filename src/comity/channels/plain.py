@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from comity.core.contribution import Contribution, Tree, View
 from comity.core.errors import ChannelError
+from comity.core.fits import Unchanged
 from comity.core.parts import Ask, Secret, Until
 from comity.core.round import Round
 
@@ -21,6 +22,7 @@ class Plain:
     """
 
     reveals: ClassVar[View] = "each"
+    transparent: ClassVar[Any] = Unchanged("setup", "seal", "open")
 
     def setup(self, cohort: Sequence[str], ask: Ask, round: Round) -> "NoSession":
         """Nothing to agree on."""

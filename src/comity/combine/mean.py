@@ -11,6 +11,7 @@ from comity.core.checks import flag, number, shown
 from comity.core.contribution import Contribution, Metrics, View
 from comity.core.errors import ConfigError, ContributionError
 from comity.core.round import Round
+from comity.core.together import Stack
 from comity.core.tree import tree_map
 
 
@@ -67,6 +68,17 @@ class Mean:
             c = replace(c, weight=tree_map(self._capped, c.weight))
         return weighted(c)
 
+    def lift_many(self, stack: Stack) -> Stack:
+        """As `lift` for each of a stack, whose rows are overwritten."""
+        weight = stack.weight
+        if self.uniform or self.public:
+            weight = np.where(weight > 0, 1.0, weight)
+        elif self.cap < math.inf:
+            weight = np.minimum(weight, self.cap)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.multiply(stack.rows, weight.astype(stack.rows.dtype)[:, None], out=stack.rows)
+        return replace(stack, weight=weight)
+
     def lower(self, gathered: Contribution, state: None, round: Round) -> tuple[Contribution, None]:
         """The sum to the mean; the combined weight is the summed weight."""
         if self.public:
@@ -74,7 +86,7 @@ class Mean:
         return mean_of(gathered), state
 
     def _capped(self, w: Any) -> Any:
-        return np.minimum(w, self.cap)
+        return min(w, self.cap) if type(w) is float else np.minimum(w, self.cap)
 
 
 def weighted(c: Contribution) -> Contribution:

@@ -131,3 +131,34 @@ def _is_nothing(data: Any) -> bool:
     """None, or a pair without rows: nothing is held out."""
     pair = data if isinstance(data, tuple | list) and len(data) == 2 else None
     return data is None or (pair is not None and hasattr(pair[1], "__len__") and len(pair[1]) == 0)
+
+
+class Unchanged:
+    """A class attribute that holds for those who inherit it only as long as they leave some methods as they are.
+
+    Args:
+        methods: their names.
+        yes: its value where they are as in the class that has it.
+        no: its value where one of them is another.
+    """
+
+    def __init__(self, *methods: str, yes: Any = True, no: Any = False) -> None:
+        """Note what must stay."""
+        self._methods, self._yes, self._no = methods, yes, no
+        self._owner: type = object
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._owner = owner
+
+    def __get__(self, part: object, kind: type) -> Any:
+        same = all(getattr(kind, m, None) is getattr(self._owner, m, None) for m in self._methods)
+        return self._yes if same else self._no
+
+
+def has_many(part: object, many: str, plain: str) -> bool:
+    """Has it the second method, and made for the plain one that it has: not inherited from whoever had another?"""
+    if many in getattr(part, "__dict__", {}) or not hasattr(part, many):
+        return hasattr(part, many)
+    lines = type(part).__mro__
+    first = {name: next((i for i, c in enumerate(lines) if name in vars(c)), len(lines)) for name in (many, plain)}
+    return first[many] <= first[plain]

@@ -35,9 +35,11 @@ class Secret(Protocol):
 class Participant(Protocol):
     """Runs where the data is. Data never appear in a signature.
 
-    Optional: `alike`, a Hashable, and `contribute_many(who, shared, local, rounds, secrets)`. Participants whose
-    `alike` is the same, and not None, may be asked together: the first is told who they are, and answers for each
-    what `contribute` would, to the bit. Scores are always asked one by one.
+    Optional: `alike`, a Hashable, and `contribute_many(works, plan)`. Participants whose `alike` is the same, and not
+    None, may be asked together: the first is given all of `works` (core.together.Works), and answers for each what
+    `contribute` would: to the bit, or to rtol 1e-4 and atol 1e-5 where the plan is not "sequential". It gives a list of
+    (contribution, drawer), or `Together` where contributions have one form. `plan(works, wish)` measures how they are
+    best done, once in a run. Scores are always asked one by one.
     """
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
@@ -59,7 +61,8 @@ class Participant(Protocol):
 class Method(Protocol):
     """What is being learnt together, and how the shared thing changes.
 
-    A state is a Tree, so that it can be saved without code.
+    A state is a Tree, so that it can be saved without code. Where `share` and `expect` are the same whoever is asked,
+    `tells` may be "all": contributions can then be added near the work.
     """
 
     @property
@@ -88,7 +91,7 @@ class Combiner(Protocol):
     """Many contributions to one.
 
     A combiner that sums also says by what it divides: `denominator`, one of "weight" (data),
-    "answered" or "expected" (not data).
+    "answered" or "expected" (not data). Optional: `lift_many(stack)`, as `lift` for each of a core.together.Stack.
     """
 
     @property
@@ -114,7 +117,8 @@ class Transform(Protocol):
 
     Optional: `pack(c, state, to, round)` and `unpack(c, local, round)` for the way down,
     `publish(state, round)` for the small public part that `encode` gets, `bounds(spec)` when it bounds
-    the norm, `spend(round)` when it adds noise, `encode_many` for a batched chunk.
+    the norm, `spend(round)` when it adds noise, `encode_many(stack, public, works)`: as `encode` for each of a
+    core.together.Stack of those in `works`, as `Together`.
     """
 
     @property
@@ -169,7 +173,11 @@ class Session(Protocol):
 
 
 class Channel(Protocol):
-    """How a cohort's contributions become visible. One that adds in a ring of integers has `ring = True`."""
+    """How a cohort's contributions become visible.
+
+    One that adds in a ring of integers has `ring = True`. One that opens what was sealed, as it was and each alone, and
+    has nothing to tell in its views, may say so by `transparent = True`: contributions can then be added near the work.
+    """
 
     @property
     def reveals(self) -> View:
@@ -211,7 +219,8 @@ class Roster(Protocol):
 class Engine(Protocol):
     """Carries envelopes between hub and sites; knows nothing of learning.
 
-    Optional: `total(cohort, message, until)` when the engine can add near the work.
+    Optional: `total(cohort, task, until)`, an iterator of core.together.Part, when the engine can add near the work;
+    the task (core.together.Task) is for the whole cohort. And `close()`, at the end of a run.
     """
 
     def roster(self) -> Roster:

@@ -1,9 +1,11 @@
 """What everybody may know about a turn of the loop, and the public randomness that comes with it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from comity.core.contribution import Array
-from comity.core.rng import Rng, keyed, keyed_order, keyed_seed
+from comity.core.rng import Rng, keyed, keyed_order, keyed_orders, keyed_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,41 @@ class Round:
             (n,) int64, a permutation of 0..n-1: the same in every executor, chunking and engine.
         """
         return keyed_order(n, self.seed, self.number, self.me, *purpose)
+
+
+class Turns(Sequence[Round]):
+    """One round as several participants know it: each is made when it is asked for.
+
+    Attributes:
+        turn: the round.
+        names: the participants.
+    """
+
+    def __init__(self, turn: Round, names: Sequence[str]) -> None:
+        """Args: the round and the names."""
+        self.turn, self.names = turn, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, i: int, /) -> Round: ...
+    @overload
+    def __getitem__(self, i: slice, /) -> "Turns": ...
+    def __getitem__(self, i: int | slice, /) -> "Round | Turns":
+        """The round as the participant at this position knows it."""
+        return Turns(self.turn, self.names[i]) if isinstance(i, slice) else self.turn.to(self.names[i])
+
+    def orders(self, sizes: Sequence[int], *purpose: str) -> Array:
+        """For each participant what its `Round.order` gives, in one go.
+
+        Args:
+            sizes: how many samples each has, >= 0.
+            purpose: as in `Round.order`.
+
+        Returns:
+            (participants, the largest size) int64: row i begins with a permutation of 0..sizes[i]-1; what follows it
+            is unused.
+        """
+        before = (self.turn.seed, self.turn.number)
+        return keyed_orders(sizes, self.names, before=before, after=purpose)

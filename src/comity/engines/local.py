@@ -1,29 +1,33 @@
-"""The engine of one process: asks participants one after the other, in cohort order. The reference."""
+"""The engine of one machine: asks participants in cohort order, in this process or in several. The reference."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, overload
 
-from comity.core.checks import part, shown, whole, word
+from comity.core.checks import part, whole, word
 from comity.core.envelope import Envelope
 from comity.core.errors import ConfigError
 from comity.core.fits import contributes
 from comity.core.parts import Engine, Participant, Roster, Until
+from comity.core.together import Part, Task
 
-EXECUTORS = ("sequential",)
+EXECUTORS = ("sequential", "batched")
 
 
 @dataclass(frozen=True)
 class Local:
-    """Runs all participants in this process.
+    """Runs all participants on this machine.
 
     Attributes:
-        executor: "sequential" asks one participant after the other: any module, any user code, always
-            right. None chooses, which is "sequential" as long as there is no other.
-        workers: processes; 1 is this one.
+        executor: "sequential" (one participant after the other: any module, any user code, always right) or "batched"
+            (the steps of many at once, where their model can, else sequential). None measures which is faster, once,
+            where so much is to be done that it pays; what was chosen is an entry of kind "choice" in the ledger.
+        workers: processes that share the work; 1 is this one alone. Participants must then be such that they can be
+            sent to another process.
 
     Raises:
-        ConfigError: another executor, or more than one worker.
+        ConfigError: another executor, or fewer than one worker.
 
     Example:
         >>> import comity as co
@@ -38,36 +42,52 @@ class Local:
         if self.executor is not None:
             word("executor", "Local", self.executor, EXECUTORS)
         object.__setattr__(self, "workers", whole("workers", "Local", self.workers, 1))
-        if self.workers != 1:
-            raise ConfigError(f"The 'workers' of Local must be 1: there is one process. Got {shown(self.workers)}.")
 
     @property
     def choice(self) -> Mapping[str, Any]:
         """How the work is done: a fact for the ledger."""
-        return {"executor": self.executor or "sequential", "workers": self.workers, "reason": "the only executor"}
+        chosen = "asked for" if self.executor else "sequential until measured"
+        return {"executor": self.executor or "sequential", "workers": self.workers, "reason": chosen}
 
     def connect(self, roster: Roster, answer: Callable[[Envelope], Envelope]) -> Engine:
         """The engine over these participants.
 
         Args:
             roster: who there is.
-            answer: the sites' door; where it has `many(questions)`, all of a cohort are asked through that.
+            answer: the sites' door; where it has more than `__call__` (core.together.Door), that is used.
         """
-        return _InProcess(roster, answer, getattr(answer, "many", None))
+        if self.workers == 1:
+            return _InProcess(roster, answer)
+        from comity.engines.workers import Workers
+
+        engine: Engine = Workers(roster, answer, self.workers)
+        return engine
 
 
 @dataclass(frozen=True)
 class _InProcess:
     names: Roster
-    answer: Callable[[Envelope], Envelope]
-    many: Callable[[Iterable[Envelope]], Iterator[Envelope]] | None = None
+    answer: Any
 
     def roster(self) -> Roster:
         return self.names
 
     def ask(self, cohort: Sequence[str], message: Callable[[str], Envelope], until: Until) -> Iterator[Envelope]:
         questions = (message(self._known(name)) for name in cohort)
-        return self.many(questions) if self.many else map(self.answer, questions)
+        many = getattr(self.answer, "many", None)
+        return many(questions) if many else map(self.answer, questions)
+
+    @property
+    def total(self) -> Callable[[Sequence[str], Task, Until], Iterator[Part]] | None:
+        """Ask and add near the work, where the door can."""
+        return self._total if hasattr(self.answer, "total") else None
+
+    def _total(self, cohort: Sequence[str], task: Task, until: Until) -> Iterator[Part]:
+        if not all(map(self.names.__contains__, cohort)):
+            for name in cohort:
+                self._known(name)
+        parts: Iterator[Part] = self.answer.total(task)
+        return parts
 
     def _known(self, name: str) -> str:
         if name not in self.names:
@@ -104,7 +124,7 @@ class Population:
     def __len__(self) -> int:
         return self.size
 
-    @property
+    @cached_property
     def names(self) -> "Numbers":
         """The names, as a sequence that holds none of them."""
         return Numbers(self.size)
@@ -146,7 +166,12 @@ class Numbers:
             return [self[i] for i in range(*index.indices(self.size))]
         if not -self.size <= index < self.size:
             raise IndexError(index)
-        return str(index % self.size).zfill(len(str(self.size - 1)))
+        return str(index % self.size).zfill(self._width)
 
     def __contains__(self, name: object, /) -> bool:
-        return isinstance(name, str) and name.isdecimal() and int(name) < self.size and self[int(name)] == name
+        known = isinstance(name, str) and len(name) == self._width and name.isascii() and name.isdecimal()
+        return known and int(name) < self.size  # type: ignore[call-overload]
+
+    @cached_property
+    def _width(self) -> int:
+        return len(str(self.size - 1))

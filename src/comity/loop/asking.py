@@ -1,6 +1,8 @@
 """Ask a cohort through the engine: count the bytes, keep the receipts, admit each answer once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 from comity.core.contribution import Contribution
@@ -9,6 +11,8 @@ from comity.core.errors import ConfigError
 from comity.core.parts import Engine, Until
 from comity.core.round import Round
 from comity.core.rules import Parts
+from comity.core.spec import Spec
+from comity.core.together import Part, Task
 from comity.core.wire import size
 from comity.loop.hub import Heard
 
@@ -47,6 +51,36 @@ class Asking:
                 continue
             heard.up[answer.sender] = heard.up.get(answer.sender, 0) + n
             yield answer
+
+    @property
+    def total(self) -> Any:
+        """How the engine asks a whole cohort and adds near the work; None where it cannot."""
+        return getattr(self.engine, "total", None)
+
+    def added(self, round: Round, heard: Heard, body: Contribution, spec: Spec) -> Iterator[Part]:
+        """Ask a whole cohort, whose contributions are added near the work, and note what became known of each."""
+        names = list(heard.asked)
+        question = Envelope(round, "contribute", round.hub, self.recipe, body)
+        heard.down = dict(zip(names, self._told(question, names), strict=True))
+        for part in self.total(names, Task(question, names, 0, self.receipts, spec), self.until(names)):
+            members = names[part.start : part.start + len(part.up)]
+            heard.up.update((who, n) for who, n in zip(members, part.up, strict=True) if n)
+            heard.accepted.update(compress(members, part.accepted))
+            heard.refused += part.refused
+            heard.dropped += part.dropped
+            yield part
+        gone = {who for who, _ in heard.dropped}
+        heard.answered.update(who for who in heard.up if who not in gone)
+
+    def _told(self, question: Envelope, names: Sequence[str]) -> Iterator[int]:
+        """The bytes of a question to each of these, all of whom are told the same."""
+        sizes: dict[tuple[int, int, int], int] = {}
+        for name in names:
+            receipt = self.receipts.get(name)
+            key = (_letters(name), *((0, 0) if receipt is None else (_width(receipt.number), _width(receipt.attempt))))
+            if (n := sizes.get(key)) is None:
+                n = sizes[key] = size(replace(question, round=question.round.to(name), receipt=receipt))
+            yield n
 
     def admitted(self, answer: Envelope, heard: Heard, phase: str) -> bool:
         """Is this the first answer of a member to this question? `heard` says why it is not."""
@@ -95,10 +129,15 @@ class _Measure:
             sizes = {}
             self._known = (out.body, sizes)
         r = out.receipt
-        key = (len(out.round.me.encode()), None if r is None else (_width(r.number), _width(r.attempt)))
+        key = (_letters(out.round.me), None if r is None else (_width(r.number), _width(r.attempt)))
         if key not in sizes:
             sizes[key] = size(out)
         return sizes[key]
+
+
+def _letters(name: str) -> int:
+    """The bytes of a name."""
+    return len(name) if name.isascii() else len(name.encode())
 
 
 def _width(n: int) -> int:

@@ -13,6 +13,7 @@ from comity.core.round import Round
 from comity.core.spec import Spec, check, zeros
 from comity.core.tree import frozen
 from comity.core.wire import as_tree, from_tree
+from comity.loop.adding import adds
 from comity.loop.asking import Asking
 from comity.loop.fold import Fold
 from comity.loop.hub import Heard, HubState
@@ -56,11 +57,12 @@ class Attempt:
         for hub, cohort in self.members.items():
             self.sessions[hub] = self.parts.channel.setup(cohort, self._channel_ask(hub), self.turns[hub])
             self.public[hub] = self._published(self.states[hub], self.turns[hub])
-        streams = tee(self._answers(), len(self.members))
+        near = len(self.members) == 1 and adds(self.parts) and self.asking.total is not None
+        streams = tee(iter(()) if near else self._answers(), len(self.members))
         after = dict(self.states)
         closed = True
         for (hub, cohort), stream in zip(self.members.items(), streams, strict=True):
-            gathered, entries = self._gather(hub, stream)
+            gathered, entries = self._added(hub) if near else self._gather(hub, stream)
             h = self.heard[hub]
             if len(h.accepted) < self.parts.needed(len(cohort)):
                 closed = False
@@ -160,6 +162,18 @@ class Attempt:
         if parts.channel.reveals != "each":
             heard.accepted = set(heard.answered)
         return (fold.total() if parts.combiner.needs == "sum" else [kept[i] for i in sorted(kept)]), entries
+
+    def _added(self, hub: str) -> tuple[Any, list[dict[str, Any]]]:
+        """The sum of contributions that are added near the work."""
+        heard, state, turn = self.heard[hub], self.states[hub], self.turns[hub]
+        fold, anyone = Fold(len(heard.asked)), next(iter(heard.asked), "")
+        shared = self.parts.method.share(state.method, anyone, turn)
+        told = as_tree(replace(shared, value=frozen(shared.value)))
+        views = {hub: None}
+        body = Contribution("question", {"shared": told, "public": self.public[hub], "views": views})
+        for part in self.asking.added(turn, heard, body, self._spec(state, anyone, turn)):
+            fold.take(part.first, part.last, part.sum)
+        return fold.total(), [{} for _ in self.parts.transforms]
 
     def _decoded(self, c: Contribution, state: HubState, hub: str) -> tuple[Contribution, list[dict[str, Any]]]:
         """One contribution, decoded where that is done one by one, and checked where the hub sees each."""

@@ -1,15 +1,17 @@
 """Add contributions in cohort order, whatever the order in which they come."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from operator import add
 from typing import Any
 
 import numpy as np
 
-from comity.core.contribution import Contribution
+from comity.core.contribution import Array, Contribution
 from comity.core.errors import ContributionError
-from comity.core.tree import is_branch, leaves, tree_map
+from comity.core.together import Stack
+from comity.core.tree import is_branch, leaves, ravel, tree_map
 
 BLOCKS = 64
 
@@ -27,6 +29,7 @@ class Fold:
         """Args: asked: the size of the cohort."""
         self.asked = asked
         self.size = max(1, math.ceil(asked / BLOCKS))
+        self.blocks = math.ceil(asked / self.size)
         self._open: dict[int, _Block] = {}
         self._done: dict[int, _Sum | Contribution | None] = {}
         self._joined = 0
@@ -43,16 +46,67 @@ class Fold:
             c = c if type(c.weight) is float else replace(c, weight=tree_map(_float_weight, c.weight))
             self._same_shape(c)
         number = position // self.size
-        end = min((number + 1) * self.size, self.asked)
-        block = self._open.get(number) or self._open.setdefault(number, _Block(number * self.size, end))
+        block = self._opened(number)
         block.take(position, c)
-        if block.at == end:
+        self._closed(number, block)
+
+    def add_many(self, position: int, stack: Stack) -> None:
+        """As `add` for each of a stack, the first at `position`; those before it in its block have been added.
+
+        Raises:
+            ContributionError: as `add`.
+        """
+        self._same_shape(stack.one(0))
+        while len(stack):
+            if self.size == 1 and position == self._joined and self._total is not None:
+                self._total.add_many(stack)
+                self._joined += len(stack)
+                return self._join()
+            block = self._opened(position // self.size)
+            n = min(block.end - position, len(stack))
+            block.take_many(stack.part(0, n))
+            self._closed(position // self.size, block)
+            position, stack = position + n, stack.part(n, len(stack))
+        return None
+
+    def take(self, first: int, last: int, c: Contribution | None) -> None:
+        """Take the sum of the blocks `first` to `last`, added elsewhere; None when nothing came of them.
+
+        Args:
+            first: the number of the first block.
+            last: of the last; another than `first` only where that is 0.
+            c: their sum, in wide numbers.
+
+        Raises:
+            ContributionError: as `add`.
+        """
+        assert first == last or (first == 0 and self._joined == 0 and self._total is None)
+        if c is not None:
+            self._same_shape(c)
+        self._done[last] = _Sum(c) if c is not None else None
+        if first < last:
+            self._joined = last
+        self._join()
+
+    def finished(self) -> Iterator[tuple[int, Contribution | None]]:
+        """The sums of the blocks that are complete and were not given before, by number; they leave the fold."""
+        for number in sorted(self._done):
+            block = self._done.pop(number)
+            yield number, block.all() if isinstance(block, _Sum) else block
+
+    def _opened(self, number: int) -> "_Block":
+        start = number * self.size
+        end = min(start + self.size, self.asked)
+        return self._open.get(number) or self._open.setdefault(number, _Block(start, end))
+
+    def _closed(self, number: int, block: "_Block") -> None:
+        if block.at == block.end:
             self._done[number] = self._open.pop(number).sum
             self._join()
 
     def total(self) -> Contribution | None:
         """The sum over all; what has not come is absent. None when nothing came."""
-        for number in range(self._joined, math.ceil(self.asked / self.size)):
+        for number in range(self._joined, self.blocks):
             if number not in self._done:
                 block = self._open.pop(number, None)
                 self._done[number] = block.close() if block else None
@@ -97,6 +151,17 @@ class _Block:
             self._add(self._early.pop(self.at))
             self.at += 1
 
+    def take_many(self, stack: Stack) -> None:
+        """Those that are next."""
+        assert not self._early
+        self.at += len(stack)
+        if self.sum is None:
+            self.sum = stack.one(0)
+            stack = stack.part(1, len(stack))
+        if len(stack):
+            self.sum = _summed(self.sum)
+            self.sum.add_many(stack)
+
     def close(self) -> "_Sum | Contribution | None":
         for position in sorted(self._early):
             self._add(self._early.pop(position))
@@ -120,6 +185,7 @@ class _Sum:
         self.value = tree_map(_widened, c.value)
         self.weight: Any = tree_map(_widened_weight, c.weight)
         self.metrics = {k: (float(s), float(n)) for k, (s, n) in c.metrics.items()}
+        self._flat: Array | None = None
 
     def add(self, c: "Contribution | _Sum") -> None:
         tree_map(_into, self.value, c.value)
@@ -129,6 +195,21 @@ class _Sum:
         for name, (s, n) in c.metrics.items():
             before = self.metrics.get(name, (0.0, 0.0))
             self.metrics[name] = (before[0] + s, before[1] + n)
+
+    def add_many(self, stack: Stack) -> None:
+        """As `add` for each row, one after the other."""
+        if self._flat is None:
+            self._flat = ravel(self.value, stack.layout).astype(np.float64)
+            self.value = stack.layout.tree(self._flat)
+        for row in stack.rows:
+            np.add(self._flat, row, out=self._flat, casting="unsafe")
+        for w in stack.weight.tolist():
+            self.weight = self.weight + w
+        for name, pairs in stack.metrics.items():
+            total, count = self.metrics.get(name, (0.0, 0.0))
+            for s, n in pairs.tolist():
+                total, count = total + s, count + n
+            self.metrics[name] = (total, count)
 
     def all(self) -> Contribution:
         return Contribution(self.kind, self.value, self.weight, self.metrics)

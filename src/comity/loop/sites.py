@@ -1,15 +1,21 @@
 """The sites of one process, behind one door."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from comity.core.checks import shown
-from comity.core.contribution import Tree
+from comity.core.contribution import Contribution, Tree
 from comity.core.envelope import Envelope, Receipt
 from comity.core.errors import ConfigError
 from comity.core.parts import Participant, Secret
+from comity.core.round import Turns
 from comity.core.rules import Parts
+from comity.core.together import Lazy, Part, Plan, Task, Works
 from comity.core.tree import leaves
+from comity.core.wire import from_tree
+from comity.loop.adding import Adding
+from comity.loop.plans import Plans
 from comity.loop.site import EMPTY, Done, Drawer, Site, Work, committed, drawer_of
 
 TOGETHER, BYTES_TOGETHER = 64, 2**25
@@ -64,6 +70,7 @@ class Sites:
         parts: the parts that both sides agreed on.
         secret: name to that side's own secret.
         stored: name to a drawer kept earlier, or None.
+        plans: how those who are alike do their work; by default one after the other.
     """
 
     def __init__(
@@ -72,11 +79,14 @@ class Sites:
         parts: Parts,
         secret: Callable[[str], Secret],
         stored: Callable[[str], Drawer | None],
+        plans: Plans | None = None,
     ) -> None:
         """Put the sites behind one door."""
-        self._find, self._parts, self._secret, self._stored = find, parts, secret, stored
+        self._find, self.parts, self.secret, self._stored = find, parts, secret, stored
+        self.plans = plans or Plans()
         self._drawers: dict[str, Drawer] = {}
         self._touched: set[str] = set()
+        self._drawn: dict[str, Participant] = {}
 
     def answer(self, asked: Envelope) -> Envelope:
         """Answer as the site named in `asked.round.me`."""
@@ -103,16 +113,56 @@ class Sites:
             if begun is None:
                 yield self._alone(site, envelope)
             else:
-                most = most if group else _most(begun)
+                most = most if group else self.most(begun.work.shared) if begun.work else 1
                 group.append(begun)
         yield from self._together(group)
 
-    def _site(self, name: str) -> Site:
-        participant = self._find(name)
+    def total(self, task: Task) -> Iterator[Part]:
+        """Ask a run of neighbours and add what they give."""
+        return Adding(self, task).parts_of()
+
+    def planned(self, task: Task) -> Task:
+        """The same task with a plan for those who are alike at its beginning."""
+        told: Any = task.question.body.value
+        shared = from_tree(told["shared"])
+        names = list(task.names[: min(self.most(shared), TOGETHER)])
+        people = [self.person(name) for name in names]
+        alike = getattr(people[0], "alike", None) if people else None
+        group = [i for i, p in enumerate(people) if alike is not None and getattr(p, "alike", None) == alike]
+        if len(group) > 1:
+            chosen = [names[i] for i in group]
+            n, rounds = len(group), Turns(task.question.round, chosen)
+            secrets = Lazy(self.secret, chosen)
+            self.plans.of(Works([people[i] for i in group], [shared] * n, [{}] * n, rounds, secrets))
+        return replace(task, plans=dict(self.plans.known))
+
+    def work(self, works: Works, plans: Mapping[str, Plan]) -> Any:
+        """What those who are alike give when they do their work together."""
+        return works.who[0].contribute_many(works, self.plans.of(works, plans))
+
+    def person(self, name: str) -> Participant:
+        """The participant of this name.
+
+        Raises:
+            ConfigError: it cannot contribute.
+        """
+        participant = self._drawn.pop(name) if name in self._drawn else self._find(name)
         if not callable(getattr(participant, "contribute", None)):
             kind = shown(participant)
             raise ConfigError(f"Participant '{name}' must have a contribute method. Got {kind}. Use co.Trainer.")
-        return Site(name, participant, self._parts, self._secret(name))
+        return participant
+
+    def drawn(self, names: Sequence[str], people: Sequence[Participant]) -> None:
+        """These were found already and are asked next: some are made anew whenever they are found."""
+        self._drawn = dict(zip(names, people, strict=True))
+
+    def most(self, shared: Contribution) -> int:
+        """How many may do their work together with what they are given."""
+        held = sum(getattr(x, "nbytes", 0) for _, x in leaves(shared.value))
+        return max(1, min(TOGETHER, BYTES_TOGETHER // max(1, held)))
+
+    def _site(self, name: str) -> Site:
+        return Site(name, self.person(name), self.parts, self.secret(name))
 
     def _alone(self, site: Site, asked: Envelope) -> Envelope:
         before = self.drawer(site.name)
@@ -120,10 +170,22 @@ class Sites:
         return self._kept(site.name, before, after, reply)
 
     def _together(self, group: Sequence[Begun]) -> Iterator[Envelope]:
-        given = _done([b.work for b in group if b.work is not None]) if len(group) > 1 else None
+        given = self._done([b.work for b in group if b.work is not None]) if len(group) > 1 else None
         for i, begun in enumerate(group):
             reply, after = begun.alone() if given is None else begun.take(given[i])
             yield self._kept(begun.name, begun.before, after, reply)
+
+    def _done(self, works: Sequence[Work]) -> Sequence[Done] | None:
+        """What they do together; None where that fails, so that each is told its own fault alone."""
+        if not hasattr(works[0].participant, "contribute_many"):
+            return None
+        people, shared, locals_, rounds, secrets = zip(*works, strict=True)
+        turns = Turns(rounds[0], [r.me for r in rounds])
+        try:
+            found: Sequence[Done] = self.work(Works(people, shared, locals_, turns, secrets), {})
+        except Exception:  # noqa: BLE001  user code may raise anything
+            return None
+        return found if len(found) == len(works) else None
 
     def _kept(self, name: str, before: Drawer, after: Drawer, reply: Envelope) -> Envelope:
         if after is not before:
@@ -133,9 +195,10 @@ class Sites:
 
     def drawer(self, name: str) -> Drawer:
         """A site's drawer as it is now."""
-        if name not in self._drawers and (stored := self._stored(name)) is not None:
-            self._drawers[name] = stored
-        return self._drawers.get(name, EMPTY)
+        known = self._drawers.get(name)
+        if known is None and (known := self._stored(name)) is not None:
+            self._drawers[name] = known
+        return known or EMPTY
 
     def kept(self, name: str, receipt: Receipt | None) -> Tree:
         """What a site has kept once it is told what became of its last answer.
@@ -155,9 +218,31 @@ class Sites:
         """The drawers that changed since `forget`."""
         return {name: self._drawers[name] for name in sorted(self._touched)}
 
+    def away(self) -> "Sites":
+        """The same sites without drawers or measuring, to be sent to another process of the same owner."""
+        return Sites(self._find, self.parts, self.secret, _none)
+
+    def lend(self, names: Iterable[str]) -> Mapping[str, Drawer]:
+        """The drawers of these sites that hold something."""
+        found = ((name, self.drawer(name)) for name in names)
+        return {name: drawer for name, drawer in found if drawer is not EMPTY}
+
+    def visit(self, drawers: Mapping[str, Drawer]) -> None:
+        """Hold exactly these drawers, none of them touched."""
+        self._drawers, self._touched = dict(drawers), set()
+
+    def keep(self, drawers: Mapping[str, Drawer]) -> None:
+        """Take back drawers that changed elsewhere."""
+        self._drawers.update(drawers)
+        self._touched.update(drawers)
+
     def forget(self) -> None:
         """They are saved: begin to note anew which drawers change."""
         self._touched = set()
+
+
+def _none(name: str) -> None:
+    """No drawer was kept earlier."""
 
 
 def _joins(begun: Begun, group: Sequence[Begun]) -> bool:
@@ -166,22 +251,3 @@ def _joins(begun: Begun, group: Sequence[Begun]) -> bool:
     if first is None or work is None or first.alike is None or work.alike != first.alike:
         return False
     return begun.name not in [b.name for b in group]
-
-
-def _most(begun: Begun) -> int:
-    """How many may do their work together with this one."""
-    held = sum(getattr(x, "nbytes", 0) for _, x in leaves(begun.work.shared.value)) if begun.work else 0
-    return max(1, min(TOGETHER, BYTES_TOGETHER // max(1, held)))
-
-
-def _done(works: Sequence[Work]) -> Sequence[Done] | None:
-    """What they do together; None where that fails, so that each is told its own fault alone."""
-    many: Any = getattr(works[0].participant, "contribute_many", None)
-    if many is None:
-        return None
-    people, shared, locals_, rounds, secrets = zip(*works, strict=True)
-    try:
-        found = many(people, shared, locals_, rounds, secrets)
-    except Exception:  # noqa: BLE001  user code may raise anything
-        return None
-    return found if len(found) == len(works) else None

@@ -18,6 +18,7 @@ import numpy as np
 from comity.combine.mean import Mean
 from comity.core.checks import number, refusal, whole
 from comity.core.contribution import Array, Contribution, Metrics, Tree
+from comity.core.fits import Unchanged
 from comity.core.parts import Combiner, Past, Secret, Spend
 from comity.core.rng import keyed_seed
 from comity.core.round import Round
@@ -100,6 +101,7 @@ class Boosting:
     edges: Sequence[Any] | None = None
     start: Tree = None
     send: ClassVar[str] = "gradient"
+    tells: ClassVar[Any] = Unchanged("share", "expect", yes="all", no="each")
 
     def __post_init__(self) -> None:
         who = "Boosting"

@@ -9,20 +9,22 @@ bytes        one model down and one up for each participant and round
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from comity.combine.mean import Mean
 from comity.core.checks import number, part, word
 from comity.core.contribution import Contribution, Tree
+from comity.core.fits import Unchanged
 from comity.core.parts import Combiner, Model, Secret
 from comity.core.round import Round
 from comity.core.spec import Spec, like
+from comity.core.together import Plan, Wish, Works
 from comity.core.tree import tree_map
 from comity.methods.optimizers import HubOptimizer, Momentum
 from comity.methods.steps import added, as_dict, first, start_fits
-from comity.methods.training import model_fits, trained, trained_many
+from comity.methods.training import model_fits, planned, trained, trained_many
 
 SENDS = ("delta", "model")
 
@@ -55,6 +57,7 @@ class FedAvg:
     bound: float = math.inf
     send: str = "delta"
     start: Tree = None
+    tells: ClassVar[Any] = Unchanged("share", "expect", yes="all", no="each")
 
     def __post_init__(self) -> None:
         model_fits(self, "statistics")
@@ -132,13 +135,10 @@ class Trainer:
         mine = type(self).contribute is Trainer.contribute
         return (id(self.model), self.send) if mine and hasattr(self.model, "fit_many") else None
 
-    def contribute_many(
-        self,
-        who: Sequence["Trainer"],
-        shared: Sequence[Contribution],
-        local: Sequence[Tree],
-        rounds: Sequence[Round],
-        secrets: Sequence[Secret],
-    ) -> list[tuple[Contribution, Tree]]:
-        """For each of `who`, all alike, what `contribute` gives when it is not asked for scores."""
-        return trained_many(who, shared, local, rounds, send=self.send)
+    def contribute_many(self, works: Works, plan: Plan) -> Sequence[tuple[Contribution, Tree]]:
+        """For each of these, who are alike, what `contribute` gives when it is not asked for scores."""
+        return trained_many(works, plan, send=self.send)
+
+    def plan(self, works: Works, wish: Wish) -> Plan:
+        """How these, who are alike, do their work: what their model measures."""
+        return planned(works, wish)

@@ -17,6 +17,7 @@ from comity.combine.mean import Mean
 from comity.core.checks import number, refusal, shown, text, whole
 from comity.core.contribution import Array, Contribution, Tree
 from comity.core.errors import ConfigError
+from comity.core.fits import Unchanged
 from comity.core.parts import Combiner, Model, Secret, Step
 from comity.core.round import Round
 from comity.core.spec import Leaf, Spec
@@ -56,6 +57,7 @@ class FedProto:
     width: int
     bound: float = math.inf
     send: ClassVar[str] = "model"
+    tells: ClassVar[Any] = Unchanged("share", "expect", yes="all", no="each")
 
     def __post_init__(self) -> None:
         whole("classes", "FedProto", self.classes, 2)

@@ -16,6 +16,7 @@ from comity.combine.mean import Mean
 from comity.core.checks import number
 from comity.core.contribution import Array, Contribution, Tree
 from comity.core.errors import ConfigError
+from comity.core.fits import Unchanged
 from comity.core.parts import Combiner, Model, Secret, Step
 from comity.core.round import Round
 from comity.core.spec import Spec, like
@@ -54,6 +55,7 @@ class FedSGD:
     bound: float = math.inf
     start: Tree = None
     send: ClassVar[str] = "gradient"
+    tells: ClassVar[Any] = Unchanged("share", "expect", yes="all", no="each")
 
     def __post_init__(self) -> None:
         model_fits(self, "statistics", "fit()")

@@ -18,6 +18,7 @@ from comity.combine.mean import Mean
 from comity.core.checks import number, part, refusal, shown, whole, word
 from comity.core.contribution import Array, Contribution, Metrics, Tree
 from comity.core.errors import ConfigError
+from comity.core.fits import Unchanged
 from comity.core.parts import Combiner, Secret
 from comity.core.rng import keyed
 from comity.core.round import Round
@@ -74,6 +75,7 @@ class Ridge:
     reach: float = math.inf
     dtype: str = "float64"
     send: ClassVar[str] = "gradient"
+    tells: ClassVar[Any] = Unchanged("share", "expect", yes="all", no="each")
 
     def __post_init__(self) -> None:
         part("features", "Ridge", self.features, FEATURES, "co.ColumnFeatures(inputs)")

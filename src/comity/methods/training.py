@@ -14,7 +14,8 @@ from comity.core.errors import ConfigError
 from comity.core.parts import Model, Step
 from comity.core.round import Round
 from comity.core.scores import scores
-from comity.core.tree import tree_map
+from comity.core.together import Plan, Stack, Together, Wish, Works
+from comity.core.tree import ravel, tree_map
 
 
 def model_fits(who: Any, *needs: str) -> None:
@@ -113,27 +114,57 @@ def trained(
     return weighed(who, send, value, metrics), ({**local, "buffers": buffers} if buffers else local)
 
 
-def trained_many(
-    who: Sequence[Examples], shared: Sequence[Contribution], local: Sequence[Any], rounds: Sequence[Round], *, send: str
-) -> list[tuple[Contribution, Tree]]:
+def trained_many(works: Works, plan: Plan, *, send: str) -> Sequence[tuple[Contribution, Tree]]:
     """What `trained` gives for each of these, whose model is one and has `fit_many`; none is asked for scores."""
-    fit_many = who[0].model.fit_many  # type: ignore[attr-defined]
-    before = [s.value for s in shared]
-    fits = fit_many(before, [drawer.get("buffers", {}) for drawer in local], [_ready(w) for w in who], rounds)
-    out = []
-    for w, start, drawer, (params, buffers, metrics) in zip(who, before, local, fits, strict=True):
-        value = params if send == "model" else difference(params, start)
-        out.append((weighed(w, send, value, metrics), {**drawer, "buffers": buffers} if buffers else drawer))
-    return out
+    model: Any = works.who[0].model
+    before = [s.value for s in works.shared]
+    fits = model.fit_many(before, _buffers(works), [_ready(w) for w in works.who], works.rounds, plan)
+    rows = fits.rows
+    if send != "model":
+        start = before[0]
+        same = all(b is start for b in before)
+        rows -= ravel(start, fits.layout) if same else np.stack([ravel(b, fits.layout) for b in before])
+    metrics = {k: v for k, v in fits.metrics.items() if k != "examples"}
+    stack = Stack(send, rows, fits.layout, fits.metrics["examples"][:, 0].copy(), metrics)
+    drawers: Sequence[Any] = works.local
+    pairs = zip(drawers, fits.local, strict=True)
+    return Together(stack, [{**drawer, "buffers": own} if own else drawer for drawer, own in pairs])
 
 
-def _ready(who: Examples) -> Any:
+def planned(works: Works, wish: Wish) -> Plan:
+    """How these, whose model is one, do their work: what the model measures, where it can."""
+    model: Any = works.who[0].model
+    if not hasattr(model, "plan"):
+        return Plan()
+    data = [_ready(w) for w in works.who]
+    plan: Plan = model.plan([s.value for s in works.shared], _buffers(works), data, works.rounds, wish)
+    return plan
+
+
+def _buffers(works: Works) -> list[Any]:
+    """The buffers that each keeps."""
+    drawers: Sequence[Any] = works.local
+    return [drawer.get("buffers", {}) for drawer in drawers]
+
+
+class Kept:
+    """Something made of a participant's data and kept beside them; it stays behind when the participant is sent."""
+
+    def __init__(self, value: Any = None) -> None:
+        """Keep a value."""
+        self.value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Kept, ()
+
+
+def _ready(who: Any) -> Any:
     """The data as the model takes them, made once for each participant where the model can."""
-    known = vars(who)
-    if "_ready" not in known:
+    kept = vars(who).setdefault("_ready", Kept())
+    if kept.value is None:
         ready = getattr(who.model, "ready", None)
-        known["_ready"] = who.data if ready is None else ready(who.data)
-    return known["_ready"]
+        kept.value = who.data if ready is None else ready(who.data)
+    return kept.value
 
 
 def weighed(who: Examples, kind: str, value: Tree, metrics: Metrics) -> Contribution:

@@ -62,7 +62,7 @@ def check_channel(channel: Channel, example: Sequence[Contribution] | None = Non
         least = max(usual, math.ceil(getattr(channel, "threshold", 0.0) * len(cohort)))
     _complete(channel, cohort)
     _drop_outs(channel, cohort, least)
-    for law in (_hidden, _phases, _strange):
+    for law in (_hidden, _phases, _strange, _transparent):
         law(channel, cohort)
 
 
@@ -263,6 +263,16 @@ def _strange(channel: Channel, cohort: list[Contribution]) -> None:
                 if step == odd.sealing:
                     broken(channel, "strange", f"{value!r} is no seal. It must be left out or refused.")
                 _right(channel, odd.came(), opened)
+
+
+def _transparent(channel: Channel, cohort: list[Contribution]) -> None:
+    """One that says so can be left out: it asks nothing, tells nothing, and opens what was sealed."""
+    if not getattr(channel, "transparent", False):
+        return
+    walk = Walk(channel, cohort)
+    opened = said(channel, "transparent", walk.through)
+    if channel.reveals != "each" or [bits(c) for c in opened] != [bits(c) for c in cohort]:
+        broken(channel, "transparent", "It says `transparent`, and must open each contribution as it was sealed.")
 
 
 def _all(c: Contribution) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from comity.core.parts import Combiner
 from comity.core.round import Round
 from comity.core.tree import frozen, leaves, tree_map
 from comity.core.wire import decode, encode, encode_tree
-from comity.testing.common import alike, bits, broken, paths, said, summed, usual_cohort
+from comity.testing.common import alike, bits, broken, paths, said, stackable, stacked, summed, usual_cohort
 
 
 def check_combiner(combiner: Combiner, example: Sequence[Contribution] | None = None) -> None:
@@ -24,7 +24,8 @@ def check_combiner(combiner: Combiner, example: Sequence[Contribution] | None = 
     it needs each), gives finite floats for floats, copes with contributions without metrics, adds metrics
     if it keeps them, and refuses text with a ContributionError or ConfigError if it refuses it. One that
     needs groups, or divides by the weight, does not mind the scale of the weights; one that needs groups
-    takes the mean of each. One that needs the sum takes that of an empty cohort: zeros of weight 0.
+    takes the mean of each. One that needs the sum takes that of an empty cohort: zeros of weight 0. `lift_many`, where
+    it has one, gives the bits of `lift`.
 
     Args:
         combiner: what to check.
@@ -48,7 +49,7 @@ def check_combiner(combiner: Combiner, example: Sequence[Contribution] | None = 
     if not isinstance(cohort, Sequence) or len({getattr(c, "sender", "") for c in cohort}) < max(3, len(cohort)):
         got = shown(example)
         raise ConfigError(f"An example must hold at least three contributions of different senders. Got {got}.")
-    for law in (_order, _repeat, _inputs, _wire, _shape, _metrics, _scale, _agree, _empty, _text):
+    for law in (_order, _repeat, _inputs, _wire, _shape, _metrics, _scale, _agree, _empty, _text, _stacks):
         law(me, cohort)
 
 
@@ -174,3 +175,24 @@ def _text(me: _Combining, cohort: Sequence[Contribution]) -> None:
             continue
         except Exception as error:  # noqa: BLE001  that is the law
             broken(me.part, "text", f"{odd!r} must be taken or refused by a ContributionError. Got {error!r}.")
+
+
+def _stacks(me: _Combining, cohort: Sequence[Contribution]) -> None:
+    many: Any = getattr(me.part, "lift_many", None)
+    if many is None or not stackable(cohort):
+        return
+    stack = said(me.part, "stacks", lambda: many(stacked(cohort)))
+    for i, c in enumerate(cohort):
+        one = me.part.lift(replace(c, metrics={k: c.metrics[k] for k in stack.metrics}))
+        got = stack.one(i)
+        here = {"value": dict(leaves(got.value)), "weight": got.weight, "metrics": got.metrics}
+        there = {"value": dict(leaves(one.value)), "weight": one.weight, "metrics": one.metrics}
+        if encode_tree(_sorted(here)) != encode_tree(_sorted(there)):
+            broken(me.part, "stacks", f"`lift_many` must give what `lift` gives. It differs for '{c.sender}'.")
+
+
+def _sorted(said: dict[str, Any]) -> dict[str, Any]:
+    """The same whatever order its names were put in."""
+    value = {".".join(path): np.asarray(x) for path, x in said["value"].items()}
+    metrics = {k: np.array(said["metrics"][k], float) for k in sorted(said["metrics"])}
+    return {"value": value, "weight": float(said["weight"]), "metrics": metrics}

@@ -9,7 +9,8 @@ from comity.core.contribution import Contribution
 from comity.core.errors import ComityError, ConfigError, ContributionError
 from comity.core.parts import Combiner
 from comity.core.rng import Rng, keyed
-from comity.core.tree import leaves, tree_map
+from comity.core.together import Stack
+from comity.core.tree import Layout, leaves, ravel, tree_map
 from comity.core.wire import as_tree, encode_tree
 from comity.loop.fold import Fold
 
@@ -109,3 +110,20 @@ def broken(part: object, law: str, said: str) -> NoReturn:
 def title(part: object) -> str:
     """What a part is called in a message."""
     return type(part).__name__
+
+
+def stackable(cohort: Sequence[Contribution]) -> bool:
+    """Are they of one form, in floats of one dtype, each with one weight?"""
+    looked = [{(p, np.shape(x), np.asarray(x).dtype.str) for p, x in leaves(c.value)} for c in cohort]
+    dtypes = {dtype for _, _, dtype in looked[0]}
+    plain = all(isinstance(c.weight, float | int) for c in cohort)
+    return plain and all(x == looked[0] for x in looked) and len(dtypes) == 1 and dtypes.pop()[1] == "f"
+
+
+def stacked(cohort: Sequence[Contribution]) -> Stack:
+    """Contributions of one form, one above the other."""
+    layout = Layout.of(cohort[0].value)
+    names = [k for k in cohort[0].metrics if all(k in c.metrics for c in cohort)]
+    metrics = {k: np.array([c.metrics[k] for c in cohort], float) for k in names}
+    rows = np.stack([ravel(c.value, layout) for c in cohort])
+    return Stack(cohort[0].kind, rows, layout, np.array([c.weight for c in cohort], float), metrics)

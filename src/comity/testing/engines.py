@@ -1,7 +1,8 @@
 """The laws of engines."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,16 +10,21 @@ import numpy as np
 
 from comity.adapters.numpy import Linear
 from comity.collaboration import Collaboration
+from comity.combine.mean import Mean
 from comity.core.contribution import Contribution, Tree
 from comity.core.envelope import Envelope
 from comity.core.errors import ConfigError
 from comity.core.parts import Secret, Until
 from comity.core.rng import keyed
 from comity.core.round import Round
+from comity.core.spec import Leaf, Spec
+from comity.core.together import Part, Task
 from comity.core.tree import leaves, tree_map
-from comity.core.wire import encode, encode_tree
+from comity.core.wire import as_tree, encode, encode_tree
 from comity.engines.local import Population
+from comity.ledger.keys import SideSecret
 from comity.loop.fold import BLOCKS
+from comity.loop.sites import Sites
 from comity.methods.fedavg import FedAvg, Trainer
 from comity.running import Names
 from comity.testing.common import broken, said, summed
@@ -34,9 +40,9 @@ def check_engine(engine: Any) -> None:
     slices, and told who is in it. It asks each member of a cohort once, no matter in what order, and gives
     each answer as it was, by who sent it; nobody else's. One that answers with an error is passed on, an
     empty cohort is none, a stranger is a ConfigError. An interrupt passes through, a hub that stops
-    listening breaks nothing, and it can be asked again. `total`, where it has one, gives the sums of the blocks
-    of the fold. A small collaboration with members that fail and members that remember comes to the same as
-    with `Local`: the same facts in the ledger, numbers to rtol 1e-4, atol 1e-5.
+    listening breaks nothing, and it can be asked again. `total`, where it has one, gives each block of the fold once:
+    its sum, and what became of each member. A small collaboration with members that fail and members that remember
+    comes to the same as with `Local`: the same facts in the ledger, numbers to rtol 1e-4, atol 1e-5.
 
     Args:
         engine: what is given to `run(engine=...)`: it has `choice` and `connect(roster, answer)`.
@@ -54,12 +60,20 @@ def check_engine(engine: Any) -> None:
         law(engine)
 
 
-def _connect(engine: Any, answer: Callable[[Envelope], Envelope]) -> Any:
-    return said(engine, "connect", lambda: engine.connect(Names(dict.fromkeys(_NAMES)), answer))
+@contextmanager
+def _connected(engine: Any, answer: Any) -> Iterator[Any]:
+    """The engine over the usual names; closed at the end, where it can be."""
+    connected = said(engine, "connect", lambda: engine.connect(Names(dict.fromkeys(_NAMES)), answer))
+    try:
+        yield connected
+    finally:
+        if close := getattr(connected, "close", None):
+            said(engine, "close", close)
 
 
 def _roster(engine: Any) -> None:
-    roster = said(engine, "roster", lambda: _connect(engine, _echo).roster())
+    with _connected(engine, _echo) as connected:
+        roster = said(engine, "roster", connected.roster)
     must = "The roster must be the names that it was given, in order: sized, indexable, with slices and `in`."
     same = said(engine, "roster", lambda: [len(roster), [roster[i] for i in range(len(roster))], list(roster[2:9:3])])
     if same != [len(_NAMES), list(_NAMES), list(_NAMES[2:9:3])] or roster[-1] != _NAMES[-1]:
@@ -103,11 +117,11 @@ def _until(cohort: Sequence[str]) -> Until:
 
 
 def _asks(engine: Any) -> None:
-    connected = _connect(engine, _echo)
-    for cohort in (_NAMES[:5], _NAMES, tuple(reversed(_NAMES[3:80])), ("p042",), ()):
-        question = _Question()
-        answers = said(engine, "ask", lambda q=question, c=cohort: list(connected.ask(c, q, _until(c))))  # type: ignore[misc]
-        _heard(engine, cohort, question, answers)
+    with _connected(engine, _echo) as connected:
+        for cohort in (_NAMES[:5], _NAMES, tuple(reversed(_NAMES[3:80])), ("p042",), ()):
+            question = _Question()
+            answers = said(engine, "ask", lambda q=question, c=cohort: list(connected.ask(c, q, _until(c))))  # type: ignore[misc]
+            _heard(engine, cohort, question, answers)
 
 
 def _heard(engine: Any, cohort: Sequence[str], question: _Question, answers: list[Envelope]) -> None:
@@ -129,9 +143,8 @@ def _failing(asked: Envelope) -> Envelope:
 
 
 def _failure(engine: Any) -> None:
-    answers = said(
-        engine, "failure", lambda: list(_connect(engine, _failing).ask(_NAMES[:4], _Question(), _until("abcd")))
-    )
+    with _connected(engine, _failing) as connected:
+        answers = said(engine, "failure", lambda: list(connected.ask(_NAMES[:4], _Question(), _until("abcd"))))
     kinds = {a.sender: a.body.kind for a in answers}
     if kinds != {"p000": "said", "p001": "said", "p002": "error", "p003": "said"}:
         broken(
@@ -140,9 +153,9 @@ def _failure(engine: Any) -> None:
 
 
 def _strangers(engine: Any) -> None:
-    connected = _connect(engine, _echo)
     try:
-        answers = list(connected.ask(("p001", "nobody"), _Question(), _until("ab")))
+        with _connected(engine, _echo) as connected:
+            answers = list(connected.ask(("p001", "nobody"), _Question(), _until("ab")))
     except ConfigError:
         return
     except Exception as error:  # noqa: BLE001  that is the law
@@ -157,33 +170,29 @@ def _interrupted(asked: Envelope) -> Envelope:
 
 
 def _interrupt(engine: Any) -> None:
-    connected = _connect(engine, _interrupted)
-    try:
-        list(connected.ask(_NAMES[:4], _Question(), _until("abcd")))
-    except KeyboardInterrupt:
-        pass
-    except Exception as error:  # noqa: BLE001  that is the law
-        broken(engine, "interrupt", f"A KeyboardInterrupt must pass through. Got {error!r}.")
-    else:
-        broken(engine, "interrupt", "A KeyboardInterrupt must pass through. It was swallowed.")
-    again = said(engine, "interrupt", lambda: list(connected.ask(_NAMES[2:4], _Question(), _until("ab"))))
+    with _connected(engine, _interrupted) as connected:
+        try:
+            list(connected.ask(_NAMES[:4], _Question(), _until("abcd")))
+        except KeyboardInterrupt:
+            pass
+        except Exception as error:  # noqa: BLE001  that is the law
+            broken(engine, "interrupt", f"A KeyboardInterrupt must pass through. Got {error!r}.")
+        else:
+            broken(engine, "interrupt", "A KeyboardInterrupt must pass through. It was swallowed.")
+        again = said(engine, "interrupt", lambda: list(connected.ask(_NAMES[2:4], _Question(), _until("ab"))))
     if len(again) != 2:
         broken(engine, "interrupt", "After an interrupt it must be possible to ask again.")
 
 
 def _stops_listening(engine: Any) -> None:
-    connected = _connect(engine, _echo)
-    answers = iter(connected.ask(_NAMES[:9], _Question(), _until(_NAMES[:9])))
-    said(engine, "listen", lambda: next(answers))
-    if close := getattr(answers, "close", None):
-        said(engine, "listen", close)
-    question = _Question(4)
-    _heard(
-        engine,
-        _NAMES[:9],
-        question,
-        said(engine, "listen", lambda: list(connected.ask(_NAMES[:9], question, _until(_NAMES)))),
-    )
+    with _connected(engine, _echo) as connected:
+        answers = iter(connected.ask(_NAMES[:9], _Question(), _until(_NAMES[:9])))
+        said(engine, "listen", lambda: next(answers))
+        if close := getattr(answers, "close", None):
+            said(engine, "listen", close)
+        question = _Question(4)
+        again = said(engine, "listen", lambda: list(connected.ask(_NAMES[:9], question, _until(_NAMES))))
+        _heard(engine, _NAMES[:9], question, again)
 
 
 def _delta(who: str) -> Contribution:
@@ -191,25 +200,58 @@ def _delta(who: str) -> Contribution:
     return Contribution("delta", {"w": rng.normal(size=5).astype("float32")}, float(rng.integers(1, 9)))
 
 
-def _summand(asked: Envelope) -> Envelope:
-    me = asked.round.me
-    return Envelope(asked.round, asked.phase, me, asked.recipe, _delta(me))
+@dataclass(frozen=True)
+class _Summand:
+    """Gives the same whatever is asked."""
+
+    name: str
+
+    def contribute(self, shared: Contribution, local: Any, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
+        if self.name == _AWAY:
+            raise RuntimeError("away")
+        return _delta(self.name), local
+
+
+_AWAY = "p007"
 
 
 def _total(engine: Any) -> None:
-    connected = _connect(engine, _summand)
-    if (total := getattr(connected, "total", None)) is None:
-        return
+    people = {name: _Summand(name) for name in _NAMES}
+    door = Sites(people.__getitem__, _collaboration().parts, SideSecret(bytes(32)).side, _nothing)
     cohort = tuple(reversed(_NAMES))
+    body = {
+        "shared": as_tree(Contribution("model", {"w": np.zeros(5, "float32")})),
+        "public": {},
+        "views": {"hub": None},
+    }
+    question = Envelope(_Question().turn, "contribute", "hub", "ab" * 32, Contribution("question", body))
+    task = Task(question, cohort, 0, {}, Spec({"w": Leaf((5,), "float32")}, kind="delta"))
+    with _connected(engine, door) as connected:
+        if (total := getattr(connected, "total", None)) is None:
+            return
+        parts = said(engine, "total", lambda: list(total(cohort, task, _until(cohort))))
+    blocks = [n for p in parts for n in range(p.first, p.last + 1)]
     size = math.ceil(len(cohort) / BLOCKS)
-    got = dict(said(engine, "total", lambda: list(total(cohort, _Question(), _until(cohort)))))
-    want = {n: summed([_delta(w) for w in cohort[a : a + size]]) for n, a in enumerate(range(0, len(cohort), size))}
-    if sorted(got) != sorted(want):
-        broken(engine, "total", f"It must give each of {len(want)} blocks once, by number. Got {len(got)}.")
-    for n, c in want.items():
-        both = ({"v": got[n].value, "w": got[n].weight}, {"v": c.value, "w": c.weight})
-        if not _close(*both):
-            broken(engine, "total", f"Block {n} must be the sum of its members.")
+    if sorted(blocks) != list(range(math.ceil(len(cohort) / size))) or any(p.first and p.first < p.last for p in parts):
+        broken(engine, "total", f"It must give each of {math.ceil(len(cohort) / size)} blocks once. Got {blocks}.")
+    for p in parts:
+        _part(engine, p, cohort[p.first * size : (p.last + 1) * size])
+
+
+def _part(engine: Any, part: Part, members: Sequence[str]) -> None:
+    """Is this what becomes of these members?"""
+    there = [w for w in members if w != _AWAY]
+    want, got = summed([Mean().lift(_delta(w)) for w in there]), part.sum
+    if got is None or not _close({"v": got.value, "w": got.weight}, {"v": want.value, "w": want.weight}):
+        broken(engine, "total", f"Blocks {part.first} to {part.last} must be the sum of their members.")
+    if part.accepted != [w != _AWAY for w in members] or len(part.up) != len(members) or not all(part.up):
+        broken(engine, "total", f"Blocks {part.first} to {part.last} must say of each member whether it counts.")
+    if [w for w, _ in part.dropped] != [w for w in members if w == _AWAY] or part.refused:
+        broken(engine, "total", "Who fails must be dropped, and nobody else.")
+
+
+def _nothing(name: str) -> None:
+    return None
 
 
 @dataclass(frozen=True)

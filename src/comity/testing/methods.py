@@ -26,7 +26,8 @@ def check_method(method: Method, participants: Members, *, rounds: int = 3, seed
 
     The state is a Tree that survives the wire and works as well after it; `update` does not change the
     old state; every contribution fits `expect`; a participant changes neither what is shared nor the
-    drawer that it is given; a score has the kind "score" and metrics; one seed gives the same bits twice.
+    drawer that it is given; a score has the kind "score" and metrics; one seed gives the same bits twice. One that
+    `tells` all the same shares and expects the same, whoever is asked.
 
     Args:
         method: what to check.
@@ -80,9 +81,20 @@ class _Walk:
             self._score(name, state, replace(self.base, number=rounds))
         return encode_tree(state)
 
+    def _tells(self, shared: Contribution, state: Any, turn: Round) -> None:
+        """Does one that tells all the same do so?"""
+        m, other = self.method, next(iter(self.members))
+        if getattr(m, "tells", "each") != "all":
+            return
+        if bits(m.share(state, other, turn)) != bits(shared) or m.expect(state, other, turn) != m.expect(
+            state, "nobody", turn
+        ):
+            broken(m, "tells", '`tells = "all"`: it must share the same with everybody, and expect the same.')
+
     def _one(self, name: str, state: Any, turn: Round) -> Contribution:
         who, here = self.members[name], replace(turn, me=name)
         shared = self.method.share(state, name, turn)
+        self._tells(shared, state, turn)
         c: Contribution
         c, local = self._asked(name, replace(shared, value=frozen(shared.value)), here)
         self.locals[name] = said(who, "drawer", lambda: decode_tree(encode_tree(local)))

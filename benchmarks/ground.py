@@ -16,6 +16,8 @@ import numpy as np
 
 import comity as co
 from comity.core.contribution import Contribution
+from comity.core.together import Plan, Stack, Together, Works
+from comity.core.tree import Layout
 from comity.core.wire import decode, encode, size
 from comity.loop.fold import Fold
 
@@ -31,6 +33,16 @@ class Nothing:
 
     def contribute(self, shared: Contribution, local: Any, round: Any, secret: Any) -> tuple[Contribution, Any]:
         return Contribution("delta", self.value, 3.0), local
+
+
+class Stacked(Nothing):
+    """One whose kind does its work together: its contributions come as one matrix, and so does their sum."""
+
+    alike = "stacked"
+
+    def contribute_many(self, works: Works, plan: Plan) -> Together:
+        rows = np.zeros((len(works), FLOATS), np.float32)
+        return Together(Stack("delta", rows, Layout.of(self.value), np.full(len(works), 3.0)), works.local)
 
 
 class Fixed:
@@ -53,16 +65,20 @@ def cpu(work: Callable[[], Any], repeats: int = 3) -> float:
 
 
 def loop() -> dict[str, float]:
-    """Microseconds for each contribution, and for each round of ten, with the ledger on."""
-    model = Fixed()
-    many = co.Collaboration(co.FedAvg(model), {f"p{i:04}": Nothing() for i in range(PARTICIPANTS)}, evaluate=False)
-    few = many.replace(participants={f"p{i}": Nothing() for i in range(10)})
-    run = many.run(1)
-    assert all((x == 0).all() for x in run.shared.values())
-    assert run.ledger.bytes_up > PARTICIPANTS * FLOATS * 4
-    each = cpu(lambda: many.run(ROUNDS)) / (ROUNDS * PARTICIPANTS)
-    fixed = cpu(lambda: few.run(100)) / 100 - 10 * each
-    return {"us_per_contribution": each * 1e6, "us_per_round": fixed * 1e6}
+    """Microseconds for each contribution, and for each round of ten, ledger on: asked one by one, and stacked."""
+    found = {}
+    for kind, name in ((Nothing, ""), (Stacked, "_stacked")):
+        people = {f"p{i:04}": kind() for i in range(PARTICIPANTS)}
+        many = co.Collaboration(co.FedAvg(Fixed()), people, evaluate=False)
+        few = many.replace(participants={f"p{i}": kind() for i in range(10)})
+        run = many.run(1)
+        assert all((x == 0).all() for x in run.shared.values())
+        assert run.ledger.bytes_up > PARTICIPANTS * FLOATS * 4
+        start = cpu(lambda many=many: many.run(0))  # type: ignore[misc]
+        each = (cpu(lambda many=many: many.run(ROUNDS)) - start) / (ROUNDS * PARTICIPANTS)  # type: ignore[misc]
+        fixed = cpu(lambda few=few: few.run(100)) / 100 - 10 * each  # type: ignore[misc]
+        found |= {f"us_per_contribution{name}": each * 1e6, f"us_per_round{name}": fixed * 1e6}
+    return found
 
 
 def fold() -> dict[str, float]:
@@ -103,7 +119,7 @@ def main() -> None:
     figures = {**loop(), **fold(), **wire()}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for name, value in figures.items():
-        print(f"{name:<24}{value:>12.3f}")
+        print(f"{name:<28}{value:>12.3f}")
     about = {"python": platform.python_version(), "numpy": np.__version__, "comity": co.__version__}
     print(json.dumps({**figures, "peak_mb": peak, "date": time.strftime("%Y-%m-%d"), **about}))
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from comity.core.contribution import Contribution
 from comity.core.errors import ContributionError
-from comity.core.tree import leaves
+from comity.core.together import Stack
+from comity.core.tree import Layout, leaves
 from comity.loop.fold import BLOCKS, Fold
 
 SIZES = [0, 1, 2, 63, 64, 65, 129, 1000]
@@ -128,3 +129,59 @@ def test_weights_by_coordinate_add():
     assert folded(2, enumerate(c)).weight["w"].tolist() == [2.0, 2.0]
     with pytest.raises(ContributionError):
         folded(2, [(0, c[0]), (1, Contribution("delta", {"w": np.ones(2)}, 1.0))])
+
+
+def stack_of(rng, n, width):
+    rows = (rng.normal(size=(n, width)) * 10.0 ** rng.integers(-6, 6, (n, width))).astype("float32")
+    layout = Layout.of({"a": np.zeros(width, "float32")})
+    return Stack("delta", rows, layout, rng.integers(1, 9, n).astype(float), {"loss": rng.random((n, 2))})
+
+
+def whole(c):
+    return c and (c.value["a"].tobytes(), c.weight, dict(c.metrics))
+
+
+@given(st.integers(1, 200), st.integers(0, 99), st.sampled_from([1, 2, 3, 8, 17]), st.data())
+def test_a_stack_adds_as_its_rows(asked, seed, width, data):
+    """However a cohort is cut into stacks, with some of it alone or absent."""
+    rng = np.random.default_rng(seed)
+    one, many, at = Fold(asked), Fold(asked), 0
+    while at < asked:
+        n = min(asked - at, data.draw(st.sampled_from([1, 2, 5, 64])))
+        stack, how = stack_of(rng, n, width), data.draw(st.sampled_from(["stack", "stack", "alone", "absent"]))
+        for i in range(n):
+            one.add(at + i, None if how == "absent" else stack.one(i))
+            if how != "stack":
+                many.add(at + i, None if how == "absent" else stack.one(i))
+        if how == "stack":
+            many.add_many(at, stack)
+        at += n
+    assert whole(one.total()) == whole(many.total())
+
+
+@given(st.integers(1, 200), st.integers(0, 99), st.lists(st.integers(0, 64), max_size=4), st.randoms())
+def test_blocks_added_elsewhere_add_as_their_members(asked, seed, cuts, random):
+    """Runs of whole blocks, folded apart and taken in any order; one that is lost is absent."""
+    rng = np.random.default_rng(seed)
+    stack, here, hub = stack_of(rng, asked, 3), Fold(asked), Fold(asked)
+    here.add_many(0, stack)
+    ends = sorted({min(c * hub.size, asked) for c in [*cuts, 64]} - {0})
+    parts = []
+    for a, b in zip([0, *ends], ends, strict=False):
+        away = Fold(asked)
+        away.add_many(a, stack.part(a, b))
+        last = (b - 1) // hub.size
+        parts += [(0, last, away.total())] if a == 0 else [(n, n, c) for n, c in away.finished()]
+    random.shuffle(parts)
+    for part in parts:
+        hub.take(*part)
+    assert whole(hub.total()) == whole(here.total())
+
+
+def test_a_stack_of_another_form_is_refused_whole():
+    rng, fold = np.random.default_rng(0), Fold(10)
+    fold.add_many(0, stack_of(rng, 4, 3))
+    before = whole(fold.total())
+    with pytest.raises(ContributionError, match="do not add"):
+        fold.add_many(4, stack_of(rng, 3, 2))
+    assert whole(fold.total()) == before

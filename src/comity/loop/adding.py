@@ -1,8 +1,9 @@
 """Answers added where they are made: of a run of neighbours in a cohort only the sums of its blocks leave."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from comity.core.contribution import Contribution
 from comity.core.envelope import Envelope
@@ -19,6 +20,9 @@ from comity.loop.site import EMPTY
 
 if TYPE_CHECKING:
     from comity.loop.sites import Sites
+
+
+Answering: TypeAlias = Callable[[Iterable[Envelope]], Iterator[Envelope]]
 
 
 def adds(parts: Parts) -> bool:
@@ -56,10 +60,12 @@ class Adding:
     def parts_of(self) -> Iterator[Part]:
         """What came of it: one Part where the run begins at block 0, else one for each block."""
         first = self.task.start == 0
-        for at, people in self._groups():
+        for at, people, alike in self._groups():
             names = self.task.names[at : at + len(people)]
-            if not (len(names) > 1 and self._joint(at, names, people)):
-                self._one_by_one(at, names, people)
+            if alike is None or len(names) == 1:
+                self._one_by_one(at, names, people, self.sites.many)
+            elif (failed := self._joint(at, names, people)) is not None:
+                self._one_by_one(at, names, people, failed)
             if not first:
                 for number, total in self.fold.finished():
                     yield self._part(number, number, total)
@@ -74,33 +80,36 @@ class Adding:
         refused, dropped = ([x for x in said if x[0] in mine] for said in (self.refused, self.dropped))
         return Part(first, last, total, self.task.start + a, self.up[a:b], self.accepted[a:b], refused, dropped)
 
-    def _groups(self) -> Iterator[tuple[int, list[Participant]]]:
-        """Neighbours who can do their work together, or who cannot, with the place of the first in the run."""
+    def _groups(self) -> Iterator[tuple[int, list[Participant], Any]]:
+        """Neighbours: the place of the first in the run, who they are, and what those who keep nothing are alike in."""
         group: list[Participant] = []
         begun: Any = None
         for at, name in enumerate(self.task.names):
             person = self.sites.person(name)
-            alike = getattr(person, "alike", None) if self._stacks and self.sites.drawer(name) is EMPTY else None
+            alike = self._alike(person) if self.sites.drawer(name) is EMPTY else None
             if group and (alike != begun or len(group) >= self.most):
-                yield at - len(group), group
+                yield at - len(group), group, begun
                 group = []
             begun = alike
             group.append(person)
         if group:
-            yield len(self.task.names) - len(group), group
+            yield len(self.task.names) - len(group), group, begun
 
-    def _joint(self, at: int, names: Sequence[str], people: Sequence[Participant]) -> bool:
-        """Did they do their work together? If not, nothing has happened."""
-        if not self._stacks or getattr(people[0], "alike", None) is None:
-            return False
+    def _alike(self, person: Participant) -> Any:
+        """What a participant is alike in, where that is of use here."""
+        alike = getattr(person, "alike", None) if self._stacks else None
+        return None if alike in self.sites.keeping else alike
+
+    def _joint(self, at: int, names: Sequence[str], people: Sequence[Participant]) -> Answering | None:
+        """They do their work together; where that cannot be, nothing has happened: how to ask them then."""
         n = len(names)
         works = Works(people, [self.shared] * n, [{}] * n, Turns(self.turn, names), Lazy(self.sites.secret, names))
         try:
             stack = self._encoded(works)
         except Exception:  # noqa: BLE001  user code may raise anything; each is asked alone, and told its own fault
-            return False
+            return partial(map, self.sites.answer)
         if stack is None:
-            return False
+            return self.sites.many
         wrong = faults(stack, self.task.spec)
         self._measure(at, names, stack)
         begin = 0
@@ -109,7 +118,7 @@ class Adding:
             if i < n:
                 self._add(at + i, names[i], stack.one(i))
             begin = i + 1
-        return True
+        return None
 
     def _add_many(self, at: int, names: Sequence[str], stack: Stack) -> None:
         """Add what was found to be as it should."""
@@ -127,6 +136,7 @@ class Adding:
         """Their lifted and encoded contributions; None where they have no common form, or drawers to keep."""
         found = self.sites.work(works, self.task.plans)
         if not isinstance(found, Together) or len(found) != len(works) or any(found.local):
+            self.sites.keeping.add(works.who[0].alike)
             return None
         stack: Stack = self.parts.combiner.lift_many(found.stack)  # type: ignore[attr-defined]
         for i, t in enumerate(self.parts.transforms):
@@ -136,10 +146,10 @@ class Adding:
             stack = out.stack
         return stack
 
-    def _one_by_one(self, at: int, names: Sequence[str], people: Sequence[Participant]) -> None:
+    def _one_by_one(self, at: int, names: Sequence[str], people: Sequence[Participant], answering: Answering) -> None:
         """Each is asked, and heard, as by a hub that sees every answer."""
         self.sites.drawn(names, people)
-        for i, answer in enumerate(self.sites.many(map(self._question, names)), at):
+        for i, answer in enumerate(answering(map(self._question, names)), at):
             who, body = answer.sender, answer.body
             try:
                 self.up[i] = size(answer)

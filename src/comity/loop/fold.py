@@ -155,12 +155,13 @@ class _Block:
         """Those that are next."""
         assert not self._early
         self.at += len(stack)
-        if self.sum is None:
-            self.sum = stack.one(0)
-            stack = stack.part(1, len(stack))
-        if len(stack):
+        if self.sum is not None:
             self.sum = _summed(self.sum)
             self.sum.add_many(stack)
+        elif len(stack) == 1:
+            self.sum = stack.one(0)
+        else:
+            self.sum = _Sum(stack.one(0), stack)
 
     def close(self) -> "_Sum | Contribution | None":
         for position in sorted(self._early):
@@ -180,12 +181,18 @@ class _Block:
 class _Sum:
     """A running sum in wide numbers, whose arrays are its own."""
 
-    def __init__(self, c: Contribution) -> None:
+    def __init__(self, c: Contribution, rest: Stack | None = None) -> None:
+        """Begin with one contribution, or with all of a stack, of which it is the first."""
         self.kind = c.kind
-        self.value = tree_map(_widened, c.value)
         self.weight: Any = tree_map(_widened_weight, c.weight)
         self.metrics = {k: (float(s), float(n)) for k, (s, n) in c.metrics.items()}
         self._flat: Array | None = None
+        if rest is None:
+            self.value = tree_map(_widened, c.value)
+        else:
+            self._flat = _added(rest.rows)
+            self.value = rest.layout.tree(self._flat)
+            self._count(rest.part(1, len(rest)))
 
     def add(self, c: "Contribution | _Sum") -> None:
         tree_map(_into, self.value, c.value)
@@ -199,10 +206,14 @@ class _Sum:
     def add_many(self, stack: Stack) -> None:
         """As `add` for each row, one after the other."""
         if self._flat is None:
-            self._flat = ravel(self.value, stack.layout).astype(np.float64)
+            self._flat = np.array(ravel(self.value), np.float64)
             self.value = stack.layout.tree(self._flat)
         for row in stack.rows:
             np.add(self._flat, row, out=self._flat, casting="unsafe")
+        self._count(stack)
+
+    def _count(self, stack: Stack) -> None:
+        """Add weights and metrics."""
         for w in stack.weight.tolist():
             self.weight = self.weight + w
         for name, pairs in stack.metrics.items():
@@ -213,6 +224,16 @@ class _Sum:
 
     def all(self) -> Contribution:
         return Contribution(self.kind, self.value, self.weight, self.metrics)
+
+
+def _added(rows: Array) -> Array:
+    """The sum of all rows, one after the other: numpy adds in this order wherever a row has more than one number."""
+    out: Array
+    if rows.shape[1] > 1:
+        out = np.add.reduce(rows, axis=0, dtype=np.float64)
+    else:
+        out = np.add.accumulate(rows, axis=0, dtype=np.float64)[-1].copy()
+    return out
 
 
 def _summed(c: "_Sum | Contribution") -> "_Sum":

@@ -1,6 +1,6 @@
 """The sites of one process, behind one door."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -87,6 +87,7 @@ class Sites:
         self._drawers: dict[str, Drawer] = {}
         self._touched: set[str] = set()
         self._drawn: dict[str, Participant] = {}
+        self.keeping: set[Hashable] = set()
 
     def answer(self, asked: Envelope) -> Envelope:
         """Answer as the site named in `asked.round.me`."""

@@ -59,8 +59,14 @@ ROWS = (
         bad=(1, True, "sample", [], {}, {"hub": ["a"]}, Thing(), type(co.everyone()), co.everyone, len),
         good=(None, co.everyone(), co.sample(0.5), co.poisson(0.5)),
     ),
-    *rows("Local", "executor", lambda v: co.Local(executor=v), bad=NO_WORD[1:], good=(None, "sequential")),
-    *rows("Local", "workers", lambda v: co.Local(workers=v), bad=(*NO_WHOLE, 0, -1, 2), good=(1, np.int64(1))),
+    *rows("Local", "executor", lambda v: co.Local(executor=v), bad=NO_WORD[1:], good=(None, "sequential", "batched")),
+    *rows("Local", "workers", lambda v: co.Local(workers=v), bad=(*NO_WHOLE, 0, -1), good=WHOLE),
+    *rows(
+        "Ray", "address", lambda v: co.Ray(address=v), bad=(1, True, "", b"auto", [], Thing(), str), good=(None, "auto")
+    ),
+    *rows("Ray", "actors", lambda v: co.Ray(actors=v), bad=(*NO_WHOLE[1:], 0, -1), good=(None, *WHOLE)),
+    *rows("Ray", "gpus", lambda v: co.Ray(gpus=v), bad=(*NONE_NUMBERS[1:], -1, INF), good=(None, 0, *NUMBERS)),
+    *rows("Ray", "executor", lambda v: co.Ray(executor=v), bad=NO_WORD[1:], good=(None, "sequential", "batched")),
     *rows(
         "Population",
         "size",

@@ -37,6 +37,7 @@ METHODS = {
     "Comparison": ("report", "json"),
     "Ledger": ("append", "restore", "verify", "bytes_of", "metric", "since"),
     "Run": ("local",),
+    "Shards": ("of", "cut", "open", "save"),
     "testing": ("check_combiner", "check_method", "check_transform"),
 }
 

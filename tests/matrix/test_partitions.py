@@ -1,9 +1,11 @@
 """One data set cut into parties."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
-from matrix_law import NO_WHOLE, NONE_NUMBERS, WHOLE, Thing, hold, rows
+from matrix_law import NO_FLAG, NO_PATH, NO_WHOLE, NONE_NUMBERS, WHOLE, Thing, hold, rows
 
 import comity as co
 
@@ -130,6 +132,91 @@ ROWS = (
         good=(0, 1, np.float32(0.5)),
     ),
     *rows("feature_noise", "seed", lambda v: co.feature_noise(X, PARTS, seed=v), bad=NO_SEED, good=(0, -1, *WHOLE)),
+    *rows(
+        "Shards",
+        "X",
+        lambda v: co.Shards(v, np.array(Y), [1, 3]),
+        bad=(None, 1, "ab", Thing(), X.tolist(), X[:3], X.astype(object), np.float32(1), np.array(1.0), np.ndarray),
+        good=(X, X[:, 0], X.astype(">f4"), X > 0, np.array(["a", "b", "c", "d"]), X[::-1]),
+    ),
+    *rows(
+        "Shards",
+        "y",
+        lambda v: co.Shards(X, v, [1, 3]),
+        bad=(None, 1, "ab", Thing(), Y, np.array(Y[:3]), np.array([None] * 4), np.array(1.0), np.ndarray),
+        good=(np.array(Y), X, np.array(["a", "b", "c", "d"])),
+    ),
+    *rows(
+        "Shards",
+        "sizes",
+        lambda v: co.Shards(X, np.array(Y), v),
+        bad=(*NO_WHOLE, 4, [4.0], [True] * 4, [5], [5, -1], [2, 1], [[4]], [[1], [1, 2]], [10**30], [2**62] * 4),
+        good=([4], [0, 4], (1, 3), np.array([2, 2], np.uint8), [0, 0, 4, 0]),
+    ),
+    *rows(
+        "Shards",
+        "pairs",
+        lambda v: co.Shards.of(v),
+        bad=(
+            None,
+            1,
+            "ab",
+            Thing(),
+            [],
+            {},
+            [1],
+            [(X,)],
+            [(X, Y[:3])],
+            [(1, 2)],
+            [(X, Y), (X[:, :1], Y)],
+            X,
+            int,
+            [(X, Y), (X.astype(str), Y)],
+            [(X, Y), (X, list("abcd"))],
+            {"a": (X, None)},
+            [([[1], [1, 2]], [0, 1])],
+        ),
+        good=([(X, Y)], {"a": (X, Y), "b": (X.tolist(), Y)}, [[X, Y], (X[:0], Y[:0])], ((X, pl.Series(Y)),)),
+        says="pairs|The rows of X|The rows of y|'X'|'y'",
+    ),
+    *rows(
+        "Shards",
+        "rows",
+        lambda v: co.Shards.cut(X, Y, v),
+        bad=(
+            None,
+            1,
+            "ab",
+            Thing(),
+            [1],
+            {"a": [4]},
+            {"a": [-1]},
+            {"a": [0.5]},
+            {"a": "x"},
+            {"a": None},
+            {"a": [[0]]},
+            [[True]],
+            {"a": [[1], [1, 2]]},
+            X,
+            int,
+        ),
+        good=(PARTS, {"a": [0]}, {}, [], [[0], []], [np.array([3, 3])]),
+    ),
+    *rows(
+        "Shards",
+        "folder",
+        lambda v: co.Shards(X, np.array(Y), [4]).save(v),
+        bad=NO_PATH,
+        good=("new", Path("new") / "deep"),
+    ),
+    *rows("Shards", "folder", co.Shards.open, bad=(*NO_PATH, "nowhere"), says="folder|X.npy is missing"),
+    *rows(
+        "Shards",
+        "memory",
+        lambda v: [co.Shards(X, np.array(Y), [4]).save("new"), co.Shards.open("new", memory=v)],
+        good=(True, False, np.True_),
+    ),
+    *rows("Shards", "memory", lambda v: co.Shards.open("new", memory=v), bad=NO_FLAG),
 )
 
 

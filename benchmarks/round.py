@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from race.bare import Bare
 from sklearn.datasets import load_digits
 from torch import nn
 
 import comity as co
-from comity.core.rng import keyed_order
 
 PARTIES, ASKED, ROUNDS, BATCH, RATE, SEED = 100, 10, 50, 16, 0.05, 0
 
@@ -32,35 +32,6 @@ def parties() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     X = (X / 16).astype(np.float32)
     cut = co.dirichlet(y, PARTIES, alpha=0.5, seed=SEED, min_rows=1)
     return {name: (X[rows], y[rows]) for name, rows in cut.items()}
-
-
-class Bare:
-    """The steps alone: parameters and gradients are views of two vectors, one module for all."""
-
-    def __init__(self, data: dict[str, Any]) -> None:
-        self.module = network()
-        named = sorted(self.module.named_parameters())
-        self.vector = torch.cat([p.detach().reshape(-1) for _, p in named])
-        self.gradient, self.shared, at = torch.zeros_like(self.vector), self.vector.clone(), 0
-        for _, p in named:
-            p.data, p.grad = (v[at : at + p.numel()].view(p.shape) for v in (self.vector, self.gradient))
-            at += p.numel()
-        self.data = {name: (torch.from_numpy(x), torch.from_numpy(y)) for name, (x, y) in data.items()}
-
-    def round(self, number: int, cohort: list[str]) -> None:
-        rows = sum(len(self.data[who][1]) for who in cohort)
-        total = torch.zeros_like(self.vector)
-        for who in cohort:
-            x, y = self.data[who]
-            order = torch.from_numpy(keyed_order(len(y), SEED, number, who, "shuffle", "0"))
-            x, y = x[order], y[order]
-            self.vector.copy_(self.shared)
-            for at in range(0, len(y), BATCH):
-                self.gradient.zero_()
-                nn.functional.cross_entropy(self.module(x[at : at + BATCH]), y[at : at + BATCH]).backward()
-                self.vector.add_(self.gradient, alpha=-RATE)
-            total.add_(self.vector, alpha=len(y) / rows)
-        self.shared.copy_(total)
 
 
 def cohorts(fed: co.Collaboration) -> list[list[str]]:
@@ -81,11 +52,12 @@ def main() -> None:
     model = co.TorchModel(network(), loss=nn.functional.cross_entropy, optimizer=sgd, batch=BATCH, epochs=1)
     people = {name: co.Trainer(model, d) for name, d in data.items()}
     fed = co.Collaboration(co.FedAvg(model), people, select=co.sample(ASKED), evaluate=False, seed=SEED)
-    plan, bare = cohorts(fed), Bare(data)
+    plan, bare = cohorts(fed), Bare(network(), data.__getitem__, batch=BATCH, rate=RATE, seed=SEED)
     for number, cohort in enumerate(plan):
         bare.round(number, cohort)
-    ours = np.concatenate([fed.run(ROUNDS).shared[k].ravel() for k in sorted(fed.method.model.init(co.Round("", 0)))])
-    assert np.allclose(ours, bare.shared.numpy(), atol=1e-4), np.abs(ours - bare.shared.numpy()).max()
+    ours = fed.run(ROUNDS).shared
+    off = {name: float(np.abs(ours[name] - value).max()) for name, value in bare.tree().items()}
+    assert max(off.values()) < 1e-4, off
     times = [
         (cpu(lambda: fed.run(ROUNDS)) - cpu(lambda: fed.run(10)), cpu(lambda: [*map(bare.round, range(ROUNDS), plan)]))
         for _ in range(7)

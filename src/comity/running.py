@@ -118,7 +118,8 @@ class Running:
         """
         done = False
         ahead = int((rounds - self.ledger.rounds) * self.rounds.base.expected)
-        self.sites.plans.wish = Wish(getattr(self._engine, "executor", None), max(1, ahead))
+        executor, chunk = (getattr(self._engine, name, None) for name in ("executor", "chunk"))
+        self.sites.plans.wish = Wish(executor, max(1, ahead), chunk)
         try:
             while self.ledger.rounds < rounds and not self._stopped():
                 self._step(rounds)

@@ -60,6 +60,7 @@ ROWS = (
         good=(None, co.everyone(), co.sample(0.5), co.poisson(0.5)),
     ),
     *rows("Local", "executor", lambda v: co.Local(executor=v), bad=NO_WORD[1:], good=(None, "sequential", "batched")),
+    *rows("Local", "chunk", lambda v: co.Local("batched", chunk=v), bad=(*NO_WHOLE[1:], 0, -1), good=(None, *WHOLE)),
     *rows("Local", "workers", lambda v: co.Local(workers=v), bad=(*NO_WHOLE, 0, -1), good=WHOLE),
     *rows(
         "Ray", "address", lambda v: co.Ray(address=v), bad=(1, True, "", b"auto", [], Thing(), str), good=(None, "auto")

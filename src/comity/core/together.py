@@ -42,10 +42,12 @@ class Wish:
     Attributes:
         executor: what the user pinned; None leaves it to measuring.
         ahead: contributions still to come in this run, this one included: measuring must pay.
+        chunk: how many at once, pinned with the executor; None leaves it to measuring.
     """
 
     executor: Executor | None = None
     ahead: int = 1
+    chunk: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,9 +25,11 @@ class Local:
             where so much is to be done that it pays; what was chosen is an entry of kind "choice" in the ledger.
         workers: processes that share the work; 1 is this one alone. Participants must then be such that they can be
             sent to another process.
+        chunk: of how many the steps are done at once, with "batched"; None measures. A run that is to come to the same
+            bits as another pins both.
 
     Raises:
-        ConfigError: another executor, or fewer than one worker.
+        ConfigError: another executor, fewer than one worker, or a chunk without "batched".
 
     Example:
         >>> import comity as co
@@ -37,10 +39,16 @@ class Local:
 
     executor: str | None = None
     workers: int = 1
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         if self.executor is not None:
             word("executor", "Local", self.executor, EXECUTORS)
+        if self.chunk is not None:
+            hint = "Use None to measure."
+            object.__setattr__(self, "chunk", whole("chunk", "Local", self.chunk, 1, hint=hint))
+            if self.executor != "batched":
+                raise ConfigError('The \'chunk\' of Local goes with executor="batched". Add that, or leave it out.')
         object.__setattr__(self, "workers", whole("workers", "Local", self.workers, 1))
 
     @property

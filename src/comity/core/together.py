@@ -156,24 +156,25 @@ def faults(stack: Stack, spec: Spec) -> list[int]:
     Returns:
         Their places, in order.
     """
-    everyone = list(range(len(stack)))
-    bounded = [x for _, x in leaves(spec.value) if x.low > -math.inf or x.high < math.inf]
-    if not len(stack) or bounded or not is_branch(spec.value):
-        return everyone
-    layout = stack.layout
-    for path, x in leaves(spec.value):
-        if path not in layout.paths or layout.shapes[layout.paths.index(path)] != x.shape or x.dtype != layout.dtype:
-            return everyone
-    names = len(layout.paths) == len(list(leaves(spec.value)))
-    if not names or stack.rows.dtype.name != layout.dtype or spec.kind not in (None, stack.kind):
-        return everyone
-    if spec.metrics is not None and not stack.metrics.keys() <= spec.metrics:
-        return everyone
+    if not len(stack) or not _has_form(stack, spec):
+        return list(range(len(stack)))
     with np.errstate(over="ignore", invalid="ignore"):
         sound = np.isfinite(np.add.reduce(stack.rows, axis=1)) & (stack.weight >= 0) & (stack.weight <= spec.max_weight)
     for pairs in stack.metrics.values():
         sound &= np.isfinite(pairs).all(1) & (pairs[:, 1] >= 0)
     return [] if sound.all() else np.flatnonzero(~sound).tolist()
+
+
+def _has_form(stack: Stack, spec: Spec) -> bool:
+    """Has it the names, shapes, dtype, kind and metrics that are asked for, without bounds for its numbers?"""
+    layout = stack.layout
+    wanted = list(leaves(spec.value)) if is_branch(spec.value) else []
+    same = len(wanted) == len(layout.paths) and stack.rows.dtype.name == layout.dtype
+    for (path, leaf), known, shape in zip(wanted, layout.paths, layout.shapes, strict=False):
+        free = leaf.low == -math.inf and leaf.high == math.inf
+        same = same and free and path == known and leaf.shape == shape and leaf.dtype == layout.dtype
+    metrics = spec.metrics is None or stack.metrics.keys() <= spec.metrics
+    return same and metrics and spec.kind in (None, stack.kind)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -58,9 +58,8 @@ class Fold:
         """
         self._same_shape(stack.one(0))
         while len(stack):
-            if self.size == 1 and position == self._joined and self._total is not None:
-                self._total.add_many(stack)
-                self._joined += len(stack)
+            if self.size == 1 and position == self._joined:
+                self._add_to_total(stack)
                 return self._join()
             block = self._opened(position // self.size)
             n = min(block.end - position, len(stack))
@@ -68,6 +67,14 @@ class Fold:
             self._closed(position // self.size, block)
             position, stack = position + n, stack.part(n, len(stack))
         return None
+
+    def _add_to_total(self, stack: Stack) -> None:
+        """Blocks of one, whose turn it is."""
+        if self._total is None:
+            self._total = _Sum(stack.one(0), stack)
+        else:
+            self._total.add_many(stack)
+        self._joined += len(stack)
 
     def take(self, first: int, last: int, c: Contribution | None) -> None:
         """Take the sum of the blocks `first` to `last`, added elsewhere; None when nothing came of them.

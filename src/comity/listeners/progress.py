@@ -1,5 +1,6 @@
 """Progress in a terminal: one line for a run."""
 
+import time
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,8 @@ from comity.loop.hub import Event
 
 MOST = 4
 """So many metrics are shown; all are in `run.history`."""
+SECONDS = 0.05
+"""The line is written no more often than this, but for a round that did not close, and at the end."""
 
 
 class Progress:
@@ -49,6 +52,7 @@ class Progress:
         self._scores: dict[str, float] = {}
         self._trained: dict[str, float] = {}
         self._round = ""
+        self._written = -SECONDS
 
     def __call__(self, event: Event) -> None:
         """Count the event in, and write the line."""
@@ -63,7 +67,13 @@ class Progress:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
         self._count(event)
-        self._live.update(Text(self.line(), no_wrap=True, overflow="ellipsis"), refresh=True)
+        if not event.closed or time.monotonic() - self._written >= SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        if self._live is not None:
+            self._live.update(Text(self.line(), no_wrap=True, overflow="ellipsis"), refresh=True)
+        self._written = time.monotonic()
 
     def _count(self, event: Event) -> None:
         said: dict[str, Any] = counts(event)
@@ -85,6 +95,7 @@ class Progress:
 
     def _end(self) -> None:
         if self._live is not None:
+            self._write()
             self._live.stop()
         self._begin()
 

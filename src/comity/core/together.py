@@ -159,7 +159,7 @@ def faults(stack: Stack, spec: Spec) -> list[int]:
     if not len(stack) or not _has_form(stack, spec):
         return list(range(len(stack)))
     with np.errstate(over="ignore", invalid="ignore"):
-        sound = np.isfinite(np.add.reduce(stack.rows, axis=1)) & (stack.weight >= 0) & (stack.weight <= spec.max_weight)
+        sound = np.isfinite(np.vecdot(stack.rows, stack.rows)) & (stack.weight >= 0) & (stack.weight <= spec.max_weight)
     for pairs in stack.metrics.values():
         sound &= np.isfinite(pairs).all(1) & (pairs[:, 1] >= 0)
     return [] if sound.all() else np.flatnonzero(~sound).tolist()

@@ -48,7 +48,7 @@ class Local:
             hint = "Use None to measure."
             object.__setattr__(self, "chunk", whole("chunk", "Local", self.chunk, 1, hint=hint))
             if self.executor != "batched":
-                raise ConfigError('The \'chunk\' of Local goes with executor="batched". Add that, or leave it out.')
+                raise ConfigError("The 'chunk' of Local goes with executor=\"batched\". Add that, or leave it out.")
         object.__setattr__(self, "workers", whole("workers", "Local", self.workers, 1))
 
     @property

@@ -125,7 +125,7 @@ def _quietly() -> Iterator[None]:
 def _loopback() -> Iterator[None]:
     """Without this Ray would listen on every network card, and obey whoever calls; it reads its environment once."""
     library()
-    constants = import_module("ray._private.ray_constants")
+    constants: Any = import_module("ray._private.ray_constants")
     before = getattr(constants, "ENABLE_RAY_CLUSTER", True)
     constants.ENABLE_RAY_CLUSTER = False
     try:

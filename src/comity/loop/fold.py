@@ -13,7 +13,8 @@ from comity.core.errors import ContributionError
 from comity.core.together import Stack
 from comity.core.tree import is_branch, leaves, ravel, tree_map
 
-BLOCKS = 64
+BLOCKS, HELD = 64, 2**18
+"""The most blocks of a cohort, and the most numbers that are widened at once."""
 
 
 class Fold:
@@ -58,23 +59,29 @@ class Fold:
         """
         self._same_shape(stack.one(0))
         while len(stack):
-            if self.size == 1 and position == self._joined:
-                self._add_to_total(stack)
-                return self._join()
-            block = self._opened(position // self.size)
-            n = min(block.end - position, len(stack))
-            block.take_many(stack.part(0, n))
-            self._closed(position // self.size, block)
+            number, inside = divmod(position, self.size)
+            whole = len(stack) // self.size * self.size
+            if inside == 0 and number == self._joined and whole:
+                self._add_to_total(stack.part(0, whole))
+                n = whole
+            else:
+                block = self._opened(number)
+                n = min(block.end - position, len(stack))
+                block.take_many(stack.part(0, n))
+                self._closed(number, block)
             position, stack = position + n, stack.part(n, len(stack))
-        return None
 
     def _add_to_total(self, stack: Stack) -> None:
-        """Blocks of one, whose turn it is."""
+        """Whole blocks, whose turn it is."""
+        n = self.size
+        self._joined += len(stack) // n
         if self._total is None:
-            self._total = _Sum(stack.one(0), stack)
-        else:
-            self._total.add_many(stack)
-        self._joined += len(stack)
+            begin = len(stack) if n == 1 else n
+            self._total, stack = _Sum(stack.one(0), stack.part(0, begin)), stack.part(begin, len(stack))
+        step = n * max(1, HELD // (n * stack.rows.shape[1]))
+        for i in range(0, len(stack), step):
+            self._total.add_blocks(stack.part(i, i + step), n)
+        self._join()
 
     def take(self, first: int, last: int, c: Contribution | None) -> None:
         """Take the sum of the blocks `first` to `last`, added elsewhere; None when nothing came of them.
@@ -212,12 +219,26 @@ class _Sum:
 
     def add_many(self, stack: Stack) -> None:
         """As `add` for each row, one after the other."""
+        self._add_rows(stack)
+        self._count(stack)
+
+    def add_blocks(self, stack: Stack, size: int) -> None:
+        """As `add` for the sum of each block of so many."""
+        if size == 1:
+            return self.add_many(stack)
+        sums = np.array(stack.rows[::size], np.float64)
+        for i in range(1, size):
+            np.add(sums, stack.rows[i::size], out=sums, casting="unsafe")
+        weight = _stepwise(stack.weight, size)
+        metrics = {k: _stepwise(v, size) for k, v in stack.metrics.items()}
+        return self.add_many(replace(stack, rows=sums, weight=weight, metrics=metrics))
+
+    def _add_rows(self, stack: Stack) -> None:
         if self._flat is None:
             self._flat = np.array(ravel(self.value), np.float64)
             self.value = stack.layout.tree(self._flat)
         for row in stack.rows:
             np.add(self._flat, row, out=self._flat, casting="unsafe")
-        self._count(stack)
 
     def _count(self, stack: Stack) -> None:
         """Add weights and metrics."""
@@ -231,6 +252,14 @@ class _Sum:
 
     def all(self) -> Contribution:
         return Contribution(self.kind, self.value, self.weight, self.metrics)
+
+
+def _stepwise(x: Array, size: int) -> Array:
+    """The sums of so many neighbours each, one after the other."""
+    out: Array = x[::size].copy()
+    for i in range(1, size):
+        out += x[i::size]
+    return out
 
 
 def _added(rows: Array) -> Array:

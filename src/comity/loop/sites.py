@@ -18,7 +18,7 @@ from comity.loop.adding import Adding
 from comity.loop.plans import Plans
 from comity.loop.site import EMPTY, Done, Drawer, Site, Work, committed, drawer_of
 
-TOGETHER, BYTES_TOGETHER = 64, 2**25
+TOGETHER, BYTES_TOGETHER = 128, 2**25
 """The most sites in a group, and the most bytes that what they were given has together."""
 
 

@@ -168,16 +168,31 @@ class Flat:
         if self.array is not None and self._alike(params):
             for name, place in self.places.items():
                 place[...] = params[name]  # type: ignore[index, call-overload]
-        elif self.array is not None:
-            self.array[...] = flat(params, self.layout, "TorchModel")
         else:
-            vector = flat(params, self.layout, "TorchModel")
+            self.set(flat(params, self.layout, "TorchModel"))
+        self.bind(local)
+
+    def set(self, vector: Array) -> None:
+        """Copy parameters in, as one vector."""
+        if self.array is not None:
+            self.array[...] = vector
+        else:
             with torch.no_grad():
                 self.vector.copy_(torch.from_numpy(np.require(vector, requirements="W")))
+
+    def bind(self, local: Mapping[str, Any] | None = None) -> None:
+        """Give the module its buffers, the local ones with these values (their first ones where there are none)."""
         if self.buffers:
             with torch.no_grad():
                 for buffer in self.buffers:
                     buffer.bind(local[buffer.name] if local and buffer.policy == "local" else None)
+
+    def of(self, params: Tree) -> Array:
+        """Parameters as one vector; do not write to it."""
+        if self._alike(params):
+            parts = [params[name].ravel() for name in self.places]  # type: ignore[index, call-overload, union-attr]
+            return np.concatenate(parts, dtype=self.layout.dtype, casting="unsafe")
+        return flat(params, self.layout, "TorchModel")
 
     def _alike(self, params: Any) -> bool:
         """Are these arrays of the names and shapes that are asked for?"""
@@ -187,12 +202,17 @@ class Flat:
 
     def take(self) -> Any:
         """Copy parameters and averaged buffers out: a Tree of views of one new numpy vector."""
+        out = np.empty(self.layout.size, self.layout.dtype)
+        self.take_into(out)
+        return self.layout.tree(out)
+
+    def take_into(self, out: Array) -> None:
+        """As `take`, into a vector of numpy."""
         if self.buffers:
             with torch.no_grad():
                 for buffer in self.buffers:
                     buffer.settle()
-        out: Array = self.array.copy() if self.array is not None else self.vector.cpu().numpy()
-        return self.layout.tree(out)
+        out[...] = self.array if self.array is not None else self.vector.cpu().numpy()
 
     def take_local(self) -> dict[str, Array]:
         """Copy the local buffers out, after `take`."""
@@ -213,19 +233,24 @@ class Flat:
 
     def _stretches(self) -> list[nn.Parameter]:
         """The parameters as few vectors, without the statistics that lie between them."""
-        statistics = {(name,) for name in self.statistics}
-        spans: list[list[int]] = []
-        for path, a, b in zip(self.layout.paths, self.layout.offsets, self.layout.offsets[1:], strict=False):
-            if path in statistics:
-                continue
-            if spans and spans[-1][1] == a:
-                spans[-1][1] = b
-            else:
-                spans.append([a, b])
+        spans = self.spans()
         out = [nn.Parameter(self.vector[a:b]) for a, b in spans]
         for p, (a, b) in zip(out, spans, strict=True):
             p.grad = self.gradient[a:b]
         return out
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Where the parameters lie between the statistics."""
+        statistics = {(name,) for name in self.statistics}
+        spans: list[tuple[int, int]] = []
+        for path, a, b in zip(self.layout.paths, self.layout.offsets, self.layout.offsets[1:], strict=False):
+            if path in statistics:
+                continue
+            if spans and spans[-1][1] == a:
+                spans[-1] = (spans[-1][0], b)
+            else:
+                spans.append((a, b))
+        return spans
 
 
 def plain_rate(make: Callable[..., Any]) -> float | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from comity.adapters.common import epochs_of, measured, named, over, refuse, settings, taken
 from comity.adapters.common import flat as flat_of
 from comity.adapters.rows import finite
+from comity.adapters.torch.batched import Batched
 from comity.adapters.torch.batches import batches, tensor, tensors
 from comity.adapters.torch.fit import (
     ELEMENTWISE,
@@ -26,16 +27,18 @@ from comity.adapters.torch.fit import (
     train,
 )
 from comity.adapters.torch.flat import Flat, Policy, frozen_values, policies
-from comity.adapters.torch.many import fit_many
+from comity.adapters.torch.many import fit_many, plan_for
 from comity.core.checks import refusal, whole, word
 from comity.core.contribution import Array, Metrics, Tree
 from comity.core.errors import ConfigError
 from comity.core.parts import Step
-from comity.core.round import Round
+from comity.core.round import Round, Turns
+from comity.core.together import Fitted, Plan, Wish
 from comity.core.tree import ravel
 
 _ROWS, _TRIED = 1024, 7
 _SGD = partial(torch.optim.SGD, lr=0.1)
+_PLAN = Plan()
 _BINARY = ("binary_cross_entropy_with_logits", "BCEWithLogitsLoss")
 _WAYS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda z: z.softmax(1),
@@ -128,6 +131,14 @@ class TorchModel:
     def _flat(self) -> Flat:
         return Flat(self._own, self.buffers, self.device)
 
+    @cached_property
+    def _engine(self) -> Batched:
+        return Batched(self._flat, self.loss, self.optimizer, self.batch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: it makes its own vectors and graphs."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_flat", "_engine")}
+
     @property
     def _own(self) -> nn.Module:
         """The module as it was at construction."""
@@ -189,10 +200,35 @@ class TorchModel:
             return flat.take(), flat.take_local(), measured(n, loss, count)
 
     def fit_many(
-        self, params: Sequence[Tree], local: Sequence[Tree], data: Sequence[Any], rounds: Sequence[Round]
-    ) -> list[tuple[Tree, Tree, Metrics]]:
-        """For each what `fit_local` gives, to the bit, in less time: the steps of all run one after the other."""
-        return fit_many(self, params, local, data, rounds)
+        self, params: Sequence[Tree], local: Sequence[Tree], data: Sequence[Any], rounds: Turns, plan: Plan = _PLAN
+    ) -> Fitted:
+        """For each what `fit_local` gives, in less time.
+
+        With `Plan("sequential")` to the bit. With `Plan("batched")` the steps of `plan.chunk` fits are done at once,
+        and each differs by rounding: two short fits, done both ways, had to agree to rtol 1e-4, atol 1e-5. Where it
+        cannot be, they are done one after the other.
+
+        Args:
+            params: where each begins; best the same object where it is the same.
+            local: each one's own buffers; None or {} stands for `local_init()`.
+            data: each one's examples.
+            rounds: each one's round.
+            plan: how, best from `plan`.
+        """
+        return fit_many(self, params, local, data, rounds, plan)
+
+    def plan(
+        self, params: Sequence[Tree], local: Sequence[Tree], data: Sequence[Any], rounds: Turns, wish: Wish
+    ) -> Plan:
+        """How such fits are done best: batched is tried, compared with one after the other, and timed.
+
+        Not batched are modules that draw random numbers in training (dropout), whose Python looks at values, that keep
+        something from step to step or have hooks; operations that torch has no batched form of (nn.LSTM); optimizers
+        that look at more than each number's own history; data that are not in memory. The module's Python runs only
+        when a step is traced: what it does beside computing (printing, counting in a list, a global) is then not seen,
+        and cannot be found out.
+        """
+        return plan_for(self, params, local, data, rounds, wish)
 
     def ready(self, data: Any) -> Any:
         """The data as tensors, to be given to `fit` again and again: nothing is copied that has the right dtype."""
@@ -245,7 +281,7 @@ class TorchModel:
             x = tensor(x, flat.dtype, self.device)
             for part in torch.split(x, _ROWS) if x.ndim else (x,):
                 with tapped(flat.module, taps) as seen:
-                    out.append((self._outputs(part), seen))
+                    out.append((self._outputs(part.clone()), seen))  # some modules write into what they are given
         return out
 
     def _outputs(self, x: Tensor) -> Any:

@@ -56,7 +56,7 @@ def test_the_fastest_is_kept(clock):
     model = model_of()
     clock |= {"one_by_one": 0.001, 4: 0.0005, 8: 0.0002}
     plan = model.plan(*group(model, data_of()), LONG)
-    assert plan == Plan("batched", 8, 1, "batched by 8 takes 0.20 of the time", True)
+    assert plan == Plan("batched", 8, 1, "8 at once take 0.20 of the time", True)
     clock |= {8: 0.0008}
     assert model.plan(*group(model, data_of()), LONG).chunk == 4
 
@@ -65,7 +65,7 @@ def test_where_there_is_little_to_gain_all_stays_sequential(clock):
     model = model_of()
     clock |= {"one_by_one": 0.001, 4: 0.00095, 8: 0.002}
     plan = model.plan(*group(model, data_of()), LONG)
-    assert plan == Plan("sequential", 0, 1, "batched by 4 takes 0.95 times as long", True)
+    assert plan == Plan("sequential", 0, 1, "4 at once take 0.95 times as long", True)
     assert model.plan(*group(model, data_of()), Wish("batched")).executor == "batched"
 
 
@@ -80,7 +80,7 @@ def test_heavy_steps_try_small_chunks_first_and_give_up_soon(clock):
 
     with mock.patch.object(model._engine, "run", noted):
         plan = model.plan(*group(model, data_of((9,) * 20)), LONG)
-    assert (plan.executor, plan.reason) == ("sequential", "batched by 2 takes 2.00 times as long")
+    assert (plan.executor, plan.reason) == ("sequential", "2 at once take 2.00 times as long")
     assert tried[1:] == [2, 1]
 
 

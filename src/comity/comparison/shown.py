@@ -16,6 +16,7 @@ from comity.core.wire import decode_tree
 from comity.ledger.audit import Audit
 from comity.ledger.history import history
 from comity.ledger.peek import peek
+from comity.ledger.record import Entry
 from comity.report.numbers import count, fixed, metric_name, plural, size
 
 Line = tuple[tuple[str, str], ...]
@@ -49,6 +50,7 @@ def show_run(found: Audit) -> list[Line]:
         (),
         *_score(rounds),
         *labelled("bytes", _bytes(found)),
+        *[line for said in _work(seen.entries[: found.intact]) for line in labelled("work", said)],
         *labelled(
             "state", _state(seen.state("last")) if "last" in seen.files and found.ok else "none that can be read"
         ),
@@ -58,6 +60,19 @@ def show_run(found: Audit) -> list[Line]:
         (),
     ]
     return out + _next([(f"comity audit {_path(found.folder)}", "checks the ledger")])
+
+
+def _work(entries: Sequence[Entry]) -> list[str]:
+    """How the work was done, as the ledger has it: by whom, and how those who are alike did theirs."""
+    begun: Any = entries[0].facts if entries else {}
+    how = begun.get("choice", {})
+    many = int(how.get("workers") or 1)
+    by = {"ray": f"{many} {plural('actor', many)} of Ray {how.get('ray', '')}"}.get(str(how.get("engine")), "")
+    by = by or (f"{many} processes" if many > 1 else "")
+    facts: list[Any] = [e.facts for e in entries if e.kind == "choice"]
+    chosen = {f["who"]: f for f in facts}
+    plans = [f"{f['executor']}: {f['reason']}" for f in chosen.values()] or [str(how.get("executor", ""))]
+    return [part for part in (by, *plans) if part]
 
 
 def show_comparison(folder: Path) -> list[Line]:

@@ -40,6 +40,7 @@ def library() -> Any:
     Raises:
         ConfigError: it is not installed.
     """
+    os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # it would put a print of its own in the place of Python's
     try:
         return import_module("ray")
     except ImportError as missing:

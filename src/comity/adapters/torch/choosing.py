@@ -46,8 +46,8 @@ def choose(model: "TorchModel", work: Work, wish: Wish) -> Plan:
         said = str(error).strip().splitlines()[:1] or [type(error).__name__]
         return replace(plan, reason=said[0][:160], measured=True)
     if share > GAIN and wish.executor is None:
-        return replace(plan, reason=f"batched by {chunk} takes {share:.2f} times as long", measured=True)
-    reason = f"batched by {chunk} takes {share:.2f} of the time"
+        return replace(plan, reason=f"{chunk} at once take {share:.2f} times as long", measured=True)
+    reason = f"{chunk} at once take {share:.2f} of the time"
     return replace(plan, executor="batched", chunk=chunk, reason=reason, measured=True)
 
 

@@ -302,3 +302,18 @@ def test_whoever_inherits_and_changes_is_asked_as_it_is(joint):
     del joint[:]
     co.Collaboration(Told(Model()), people).run(rounds=1)
     assert joint == []
+
+
+def test_a_member_that_is_drawn_twice_counts_once():
+    class Twice:
+        def __call__(self, roster, round, past, secret):
+            return {"hub": [*(roster[i] for i in range(len(roster))), roster[1]]}
+
+        def expected(self, roster):
+            return float(roster + 1)
+
+    fed = collaboration({f"p{i}": Drawn(f"p{i}") for i in range(5)}, select=Twice())
+    run = fed.run(rounds=1)
+    once = fed.replace(select=co.everyone()).run(rounds=1)
+    assert all(np.allclose(run.shared[k], once.shared[k]) for k in run.shared)
+    assert bits(run) == bits(fed.run(rounds=1, engine=Each()))

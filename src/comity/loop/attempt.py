@@ -57,7 +57,7 @@ class Attempt:
         for hub, cohort in self.members.items():
             self.sessions[hub] = self.parts.channel.setup(cohort, self._channel_ask(hub), self.turns[hub])
             self.public[hub] = self._published(self.states[hub], self.turns[hub])
-        near = len(self.members) == 1 and adds(self.parts) and self.asking.total is not None
+        near = self._is_near()
         streams = tee(iter(()) if near else self._answers(), len(self.members))
         after = dict(self.states)
         closed = True
@@ -69,6 +69,11 @@ class Attempt:
             elif closed:
                 after[hub] = self._combine(hub, gathered, entries)
         return closed, self.heard, after if closed else dict(self.states)
+
+    def _is_near(self) -> bool:
+        """Are contributions added near the work? One hub hears each member once, and nobody needs to see each."""
+        once = all(len(h.asked) == len(h.asked_set) for h in self.heard.values())
+        return len(self.members) == 1 and once and adds(self.parts) and self.asking.total is not None
 
     def _answers(self) -> Iterator[Envelope]:
         """Ask each participant once, as its home."""

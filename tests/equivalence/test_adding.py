@@ -317,3 +317,22 @@ def test_a_member_that_is_drawn_twice_counts_once():
     once = fed.replace(select=co.everyone()).run(rounds=1)
     assert all(np.allclose(run.shared[k], once.shared[k]) for k in run.shared)
     assert bits(run) == bits(fed.run(rounds=1, engine=Each()))
+
+
+@pytest.mark.parametrize("wrong", ["rows", "weight", "metrics", "fewer"])
+def test_a_stack_that_does_not_fit_together_is_asked_for_one_by_one(wrong, joint):
+    @dataclass(frozen=True)
+    class Torn(Drawn):
+        def contribute_many(self, works, plan):
+            both = Drawn.contribute_many(self, works, plan)
+            change = {
+                "rows": {"rows": both.stack.rows[:, 1:]},
+                "weight": {"weight": both.stack.weight[1:]},
+                "metrics": {"metrics": {"loss": np.ones(len(works))}},
+                "fewer": {"rows": both.stack.rows[1:], "weight": both.stack.weight[1:], "metrics": {}},
+            }[wrong]
+            return Together(replace(both.stack, **change), both.local)
+
+    fed = collaboration({f"p{i}": Torn(f"p{i}") for i in range(5)})
+    assert bits(fed.run(rounds=1)) == bits(fed.run(rounds=1, engine=Each()))
+    assert [done for _, done in joint][:1] == [False]

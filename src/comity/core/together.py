@@ -109,6 +109,12 @@ class Stack:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def is_whole(self) -> bool:
+        """Has each its weight and metrics, and each row the numbers that the layout says?"""
+        n = len(self.rows)
+        pairs = all(np.shape(v) == (n, 2) for v in self.metrics.values())
+        return np.shape(self.rows) == (n, self.layout.size) and np.shape(self.weight) == (n,) and pairs
+
     def one(self, i: int) -> Contribution:
         """One of them: its leaves are views of its row."""
         metrics = {k: (float(v[i, 0]), float(v[i, 1])) for k, v in self.metrics.items()}

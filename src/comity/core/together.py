@@ -141,6 +141,10 @@ class Together(Sequence[tuple[Contribution, Tree]]):
     def __len__(self) -> int:
         return len(self.stack)
 
+    def is_whole(self) -> bool:
+        """Is there a drawer for each contribution, and do these fit together?"""
+        return len(self.local) == len(self.stack) and self.stack.is_whole()
+
     @overload
     def __getitem__(self, i: int, /) -> tuple[Contribution, Tree]: ...
     @overload

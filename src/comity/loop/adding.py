@@ -138,13 +138,13 @@ class Adding:
         if not isinstance(found, Together) or len(found) != len(works) or any(found.local):
             self.sites.keeping.add(works.who[0].alike)
             return None
-        stack: Stack = self.parts.combiner.lift_many(_whole(found.stack, len(works)))  # type: ignore[attr-defined]
+        stack: Stack = self.parts.combiner.lift_many(_whole(found))  # type: ignore[attr-defined]
         for i, t in enumerate(self.parts.transforms):
             out = t.encode_many(stack, self.public.get(str(i)), works)  # type: ignore[attr-defined]
             if not isinstance(out, Together) or any(out.local):
                 return None
-            stack = out.stack
-        return _whole(stack, len(works))
+            stack = _whole(out)
+        return stack
 
     def _one_by_one(self, at: int, names: Sequence[str], people: Sequence[Participant], answering: Answering) -> None:
         """Each is asked, and heard, as by a hub that sees every answer."""
@@ -197,7 +197,7 @@ class Adding:
             self.up[i] = n
 
 
-def _whole(stack: Stack, n: int) -> Stack:
-    if len(stack) != n or not stack.is_whole():
+def _whole(found: Together) -> Stack:
+    if not found.is_whole():
         raise ContributionError("What they gave together does not fit together.")
-    return stack
+    return found.stack

@@ -11,7 +11,7 @@ from comity.core.errors import ConfigError
 from comity.core.parts import Participant, Secret
 from comity.core.round import Turns
 from comity.core.rules import Parts
-from comity.core.together import Lazy, Part, Plan, Task, Works
+from comity.core.together import Lazy, Part, Plan, Task, Together, Works
 from comity.core.tree import leaves
 from comity.core.wire import from_tree
 from comity.loop.adding import Adding
@@ -186,7 +186,8 @@ class Sites:
             found: Sequence[Done] = self.work(Works(people, shared, locals_, turns, secrets), {})
         except Exception:  # noqa: BLE001  user code may raise anything
             return None
-        return found if len(found) == len(works) else None
+        torn = isinstance(found, Together) and not found.is_whole()
+        return found if len(found) == len(works) and not torn else None
 
     def _kept(self, name: str, before: Drawer, after: Drawer, reply: Envelope) -> Envelope:
         if after is not before:

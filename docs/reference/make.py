@@ -49,6 +49,13 @@ GROUPS = (
     ),
     Group("crowd", "Crowds", "Labels from many who err, and how far each is to be trusted.", ("crowd",)),
     Group("models", "Models", "Ordinary models behind one face.", ("adapters",)),
+    Group(
+        "deploy",
+        "Putting it to use",
+        "A network made small: in a file, in memory, on a device.",
+        ("deploy",),
+        modules=("adapters.torch.fold", "adapters.torch.shrink"),
+    ),
     Group("combine", "How it is combined", "Many contributions to one.", ("combine",)),
     Group("travel", "How it travels", "Channels, protection and compression.", ("channels", "privacy", "compress")),
     Group("data", "Data", "Tables, and how they are shared out.", ("data",)),

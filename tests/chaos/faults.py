@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from comity.channels.plain import Plain
 from comity.ledger import folder as files
 from comity.ledger.store import Store
+from comity.loop.adding import Adding
 from comity.loop.asking import Asking
 from comity.loop.attempt import Attempt
 from comity.loop.rounds import Rounds
@@ -113,3 +114,19 @@ class Points:
             self.reach("gathered")
 
         Plain.open = passing  # type: ignore[assignment]
+        self._adding()
+
+    def _adding(self) -> None:
+        """The same where contributions are added near the work."""
+        plain, add = Adding.parts_of, Adding._add
+
+        def passing(run: Adding) -> Iterator[Any]:
+            self.reach("opening the channel")
+            yield from plain(run)
+            self.reach("gathered")
+
+        def adding(run: Adding, *args: Any) -> None:
+            self.reach("gathering")
+            add(run, *args)
+
+        Adding.parts_of, Adding._add = passing, adding  # type: ignore[method-assign, assignment]

@@ -233,6 +233,26 @@ KINDS: dict[str, Kind] = {
     "Relay, turns": Kind(turns, 6),
     "Pool, QLearning": Kind(lambda: of(co.Pool(Q), players(Q))),
     "Pool, ActorCritic": Kind(lambda: of(co.Pool(ACTOR), players(ACTOR))),
+    "FedBN": federated(co.FedBN(NET), trained(co.FedBNTrainer, NET)),
+    "Tuned": federated(co.FedAvg(NET), lambda data, valid: co.Tuned(co.Trainer(NET, data, valid=valid), epochs=1)),
+    "FedLTN, Sparse": federated(
+        co.FedLTN(MLP, 0.5), trained(co.TicketTrainer, MLP, keep=0.3, threshold=0.0, tolerance=1.0),
+        transforms=[co.Sparse()],
+    ),
+    "LotteryFL": federated(co.LotteryFL(MLP), trained(co.LotteryTrainer, MLP, keep=0.3, threshold=0.0)),
+    "Tickets": federated(
+        co.Tickets(MLP, 4), trained(co.SharedTicketTrainer, MLP),
+        transforms=[co.Once(least=64), co.Quantize(up=4, down=8, least=4), co.Deflate()],
+    ),
+    "Tickets, jumpstart": federated(
+        co.Tickets(MLP, 4, density=0.5, by=0.5), trained(co.SharedTicketTrainer, MLP),
+        select=co.jumpstart(NAMES[:2], 2),
+    ),
+    "FedAvg, TopK, Half": federated(
+        co.FedAvg(MLP), trained(co.Trainer, MLP),
+        transforms=[co.TopK(0.2), co.Quantize(up=4, down=8, least=4), co.Half(), co.Deflate()],
+    ),
+    "FedAvg, QSGD": federated(co.FedAvg(MLP), trained(co.Trainer, MLP), transforms=[co.QSGD(4)]),
     "FedAvg, Player": Kind(lambda: of(co.FedAvg(Q), players(Q, "delta"))),
     "Arena": Kind(arena, 1),
     "Boosting": Kind(grown, BOOSTING.rounds),
@@ -243,6 +263,7 @@ PEOPLE = (
     co.Trainer, co.GradientTrainer, co.FedProx, co.Ditto, co.ScaffoldTrainer, co.FedDynTrainer, co.QFedAvgTrainer,
     co.FedRepTrainer, co.APFL, co.IFCATrainer, co.FedProtoTrainer, co.Region, co.Predictor, co.FedMDTrainer,
     co.Annotator, co.Contributor, co.Agent, co.Player, co.Arena, co.BoostingTrainer, co.RidgeTrainer,
+    co.FedBNTrainer, co.Tuned, co.TicketTrainer, co.LotteryTrainer, co.SharedTicketTrainer,
 )  # fmt: skip
 WORKERS = (*PEOPLE, co.Linear, co.MLP, co.TorchModel)
 

@@ -28,6 +28,10 @@ def methods() -> dict[str, Any]:
     made = [
         *(method(model) for method in plain),
         co.FedRep(model, head=("2",)),
+        co.FedBN(normed()),
+        co.FedLTN(model),
+        co.LotteryFL(model),
+        co.Tickets(model, 4),
         co.FedProto(classes=2, width=3),
         co.Ridge(co.ColumnFeatures(2)),
         co.Boosting(inputs=2),
@@ -41,6 +45,13 @@ def methods() -> dict[str, Any]:
         co.Pool(co.QLearning(inputs=2, actions=2)),
     ]
     return {type(method).__name__: method for method in made}
+
+
+def normed() -> Any:
+    """A model with a layer that has running statistics."""
+    torch = pytest.importorskip("torch")
+    layers = torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 2)
+    return co.TorchModel(torch.nn.Sequential(*layers), torch.nn.functional.cross_entropy)
 
 
 def tables(text: str) -> tuple[list[list[str]], list[list[str]]]:
@@ -139,7 +150,7 @@ def test_the_readme_says_that_nothing_protects_yet() -> None:
         ("| gradient: the mean one", "| delta: the mean one", "its kind is 'gradient'"),
         ("| `Average`, by class counts |", "| `LogPool` |", "its combiner is Average"),
         ("| sum | `Mean`, `Vote`,", "| sum | `Mean`, `Krum`, `Vote`,", "Krum needs groups, and stands under"),
-        ("; the transform `Once`", "", "Once needs each, and stands under []"),
+        ("; the transforms `Once`, ", "; the transforms ", "Once needs each, and stands under []"),
         (" | its head |", " |", "6 cells"),
     ],
 )

@@ -42,6 +42,13 @@ PROVED = {
     "laws/test_parts_channels.py::test_the_laws_hold": ("Plain",),
     "equivalence/test_engines.py::test_the_laws_of_engines_hold": ("Local",),
     "engines/test_ray.py::test_the_laws_of_engines": ("Ray",),
+    "laws/test_sparse.py::test_the_laws_of_transforms_hold": ("Sparse",),
+    "laws/test_compress.py::test_the_laws_of_transforms_hold": ("Quantize", "Half", "QSGD", "Deflate", "TopK"),
+    "methods/test_fedbn.py::test_the_laws_of_methods_hold": ("FedBN", "FedBNTrainer"),
+    "methods/test_fedltn.py::test_the_laws_of_methods_hold": ("FedLTN", "TicketTrainer"),
+    "methods/test_lotteryfl.py::test_the_laws_of_methods_hold": ("LotteryFL", "LotteryTrainer"),
+    "methods/test_tickets.py::test_the_laws_of_methods_hold": ("Tickets", "SharedTicketTrainer"),
+    "methods/test_tuning.py::test_the_laws_of_methods_hold": ("Tuned",),
 }
 
 

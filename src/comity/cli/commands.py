@@ -152,13 +152,17 @@ def predict(
 
 
 @app.command()
-def show(folder: Annotated[Path, typer.Argument(help="Of a run, or of a comparison.")]) -> None:
+def show(folder: Annotated[Path, typer.Argument(help="Of a run, or of a comparison; or a ticket file.")]) -> None:
     """What lies in a folder: scores, bytes, models, who answered, what to do next."""
     from comity.comparison import shown
     from comity.comparison.saved import holds_outcome, read_results
+    from comity.deploy.shown import holds_ticket, show_ticket
     from comity.ledger.audit import audit as audited
 
     there(folder)
+    if holds_ticket(folder):
+        _print(show_ticket(folder))
+        return
     if (folder / "run.db").is_file() and not holds_outcome(folder):
         found = audited(folder)
         _print(shown.show_run(found))

@@ -326,7 +326,10 @@ class Step:
 
 
 class Model(Protocol):
-    """An ordinary model behind one face. Parameters are a Tree whose leaves are views of one flat vector."""
+    """An ordinary model behind one face. Parameters are a Tree whose leaves are views of one flat vector.
+
+    Optional: `norms`, the leaves of layers with running statistics, and `recalibrate(params, x)`: new statistics.
+    """
 
     @property
     def statistics(self) -> Collection[str]:

@@ -28,6 +28,7 @@ from comity.adapters.torch.fit import (
 )
 from comity.adapters.torch.flat import Flat, Policy, frozen_values, policies
 from comity.adapters.torch.many import fit_many, plan_for
+from comity.adapters.torch.norms import norm_leaves, recalibrated
 from comity.core.checks import refusal, whole, word
 from comity.core.contribution import Array, Metrics, Tree
 from comity.core.errors import ConfigError
@@ -150,6 +151,11 @@ class TorchModel:
         """The names of the averaged buffers."""
         return self._flat.statistics
 
+    @cached_property
+    def norms(self) -> tuple[str, ...]:
+        """Leaves of layers with running statistics (BatchNorm): weights, biases, averaged statistics; not if frozen."""
+        return norm_leaves(self._own, {path[0] for path in self._flat.layout.paths})
+
     def buffers_policy(self) -> dict[str, Policy]:
         """What becomes of each buffer: name to "average", "local", "reset" or "frozen"."""
         return policies(self._own, self.buffers)
@@ -265,6 +271,26 @@ class TorchModel:
         """As `predict`, with the site's own buffers: None or {} stands for `local_init()`."""
         parts = self._passes(params, local, x, ())
         return np.concatenate([self._way(out)(out).cpu().numpy() for out, _ in parts])
+
+    def recalibrate(self, params: Tree, x: Any) -> Tree:
+        """The parameters with running statistics recomputed over x, and nothing else changed: x needs no labels.
+
+        Batches are cut from a fixed shuffle; statistics are their plain mean, as a BatchNorm with momentum=None makes
+        it. Dropout is off. Without such layers nothing changes.
+
+        Args:
+            params: of this model.
+            x: (rows, ...), or a Dataset of (x, y).
+
+        Raises:
+            ConfigError: no rows, rows that the module does not take, or buffers="reset".
+        """
+        return self.recalibrate_local(params, None, x)[0]
+
+    def recalibrate_local(self, params: Tree, local: Tree, x: Any) -> tuple[Tree, Tree]:
+        """As `recalibrate`, with the site's own buffers: gives both."""
+        with self._flat.lock, around(self.device, self.threads, 0):
+            return recalibrated(self._flat, params, self._checked(local), x, self.batch)
 
     def features(self, params: Tree, x: Any, taps: Sequence[str]) -> Mapping[str, Array]:
         """What submodules put out, by their name in `named_modules`: each (rows, ...); "outputs" is the last of all."""

@@ -1,0 +1,1 @@
+"""Where what was learnt is put to use: tickets in files, small enough to carry."""

@@ -24,7 +24,8 @@ class Once:
     For what is shared again and again: the public inputs of a distillation, a frozen part of a model. A site keeps the
     large leaves of its last questions in its drawer and says in each reply which they are. The hub believes the last
     reply that it accepted: after a lost or refused one it sends the leaf itself again. Values are never changed, both
-    ways. It stands last among the transforms, and needs a channel that shows each reply.
+    ways. It stands last among the transforms, but before those that make leaves anew (`Quantize`, `Half`, `Deflate`):
+    behind them it would never see one twice. It needs a channel that shows each reply.
 
     Questions for scores are not packed; they carry everything.
 

@@ -59,11 +59,15 @@ def taught(m, x=X, y=Y):
 
 
 def by_torch(m, params, x):
-    """What torch's own update of BatchNorm makes of the same batches."""
-    net = m.module
+    """What torch's own update of BatchNorm makes of the same batches, with as many threads: sums depend on them."""
+    net, threads = m.module, torch.get_num_threads()
     m.load(net, params)
     rows = torch.from_numpy(x)[torch.from_numpy(order_of(len(x)))]
-    update_bn(rows.split(sizes(len(x), m.batch, True)), net)
+    torch.set_num_threads(m.threads)
+    try:
+        update_bn(rows.split(sizes(len(x), m.batch, True)), net)
+    finally:
+        torch.set_num_threads(threads)
     return {k: v.detach().numpy() for k, v in net.state_dict().items()}
 
 

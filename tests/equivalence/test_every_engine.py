@@ -133,11 +133,18 @@ def spread():
     cloudpickle.unregister_pickle_by_value(module)
 
 
-CASES = [(n, e) for e in SPREAD for n in NETS if "batched" not in e or n in ("mlp", "resnet", "branching")]
+USUAL = ("mlp", "resnet", "branching")
+
+
+def cases():
+    """All of them; those that differ in the module alone are slow for what they tell."""
+    for engine in SPREAD:
+        for net in NETS:
+            yield pytest.param(net, engine, marks=() if net in USUAL else pytest.mark.slow)
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("net", "engine"), CASES)
+@pytest.mark.parametrize(("net", "engine"), list(cases()))
 def test_whoever_does_the_work_the_bits_are_those_of_one_process(net, engine, spread):
     fed = collaboration(net, evaluate=co.every(2))
     there = fed.run(rounds=2, engine=SPREAD[engine])

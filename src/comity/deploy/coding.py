@@ -2,26 +2,13 @@
 
 import numpy as np
 
+from comity.compress.coding import from_bfloat16, to_bfloat16
 from comity.core.contribution import Array
 
 BLOCK, LEVELS = 64, 127
 LARGEST = 0x7F7F
 """The greatest finite bfloat16, and so the greatest magnitude that a ticket may hold."""
 WIDTHS = {"int8": 1, "bfloat16": 2, "float32": 4}
-
-
-def to_bfloat16(x: Array, *, up: bool = False) -> Array:
-    """(n,) uint16: the bits of the nearest bfloat16, ties to even; of the next one above for `up` (x >= 0)."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    more = np.uint32(0xFFFF) if up else np.uint32(0x7FFF) + ((bits >> 16) & 1)
-    found = ((bits + more) >> 16).astype(np.uint16)
-    out: Array = np.minimum(found & 0x7FFF, LARGEST) | (found & 0x8000)
-    return out
-
-
-def from_bfloat16(bits: Array) -> Array:
-    """(n,) float32 that these (n,) uint16 stand for."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def blocks(n: int) -> int:

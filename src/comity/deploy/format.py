@@ -21,22 +21,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from comity.compress.coding import from_bfloat16, to_bfloat16
 from comity.core.contribution import Array
 from comity.core.errors import WireError
 from comity.core.positions import decode_mask, encode_mask
 from comity.core.wire import decode_tree, encode_tree
-from comity.deploy.coding import (
-    LARGEST,
-    LEVELS,
-    WIDTHS,
-    blocks,
-    from_bfloat16,
-    from_int8,
-    from_planes,
-    to_bfloat16,
-    to_int8,
-    to_planes,
-)
+from comity.deploy.coding import LARGEST, LEVELS, WIDTHS, blocks, from_int8, from_planes, to_int8, to_planes
 
 MAGIC, VERSION, START, END = b"cmtk", 1, struct.Struct("<4sBI"), 32
 HEADER_MOST, LIMIT, AXES = 2**22, 2**30, 32

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from comity.compress.coding import from_bfloat16
 from comity.core.checks import is_number, part, refusal, shown, whole, word
 from comity.core.checks import path as path_of
 from comity.core.contribution import Array, Tree
 from comity.core.errors import ConfigError, WireError
 from comity.core.round import Round
-from comity.deploy.coding import LARGEST, WIDTHS, from_bfloat16
+from comity.deploy.coding import LARGEST, WIDTHS
 from comity.deploy.format import LIMIT, Contents, decode, encode
 from comity.ledger.folder import put
 

@@ -16,7 +16,7 @@ from comity.core.contribution import Array
 if TYPE_CHECKING:
     from comity.adapters.torch.batched import Batched, Space
 
-BYTES_AHEAD = 2**25
+BYTES_AHEAD = 2**24
 """So many bytes of batches are gathered at a time."""
 
 

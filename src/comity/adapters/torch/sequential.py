@@ -17,7 +17,7 @@ from comity.core.parts import Step
 if TYPE_CHECKING:
     from comity.adapters.torch.model import TorchModel
 
-BYTES_AHEAD = 2**25
+BYTES_AHEAD = 2**24
 """So many bytes of batches are gathered before the first step; larger sets are gathered as they are needed."""
 
 

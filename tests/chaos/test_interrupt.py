@@ -32,12 +32,17 @@ OURS = "seconds", "settings", "cost"
 """What differs between two comparisons of the same: times."""
 
 
+def as_usual() -> None:
+    """Signals as they are at a terminal: whoever runs the tests may ignore them (nohup does)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def started(command: list[str]) -> subprocess.Popen[str]:
     """A process that can be interrupted, once it is up."""
-    usual = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731  ours may be ignored
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, preexec_fn=usual
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, preexec_fn=as_usual
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"

@@ -19,15 +19,35 @@ S = TypeVar("S")
 Gathered: TypeAlias = Contribution | Sequence[Contribution]
 
 
+class Stream(Protocol):
+    """Random bytes from a cipher, read once from the beginning."""
+
+    def take(self, size: int) -> Array:
+        """The next bytes, (size,) uint8; the portions in which it is read make no difference."""
+        ...
+
+
 class Secret(Protocol):
     """A side's own secrets: they never leave it and are never derived from the run's seed."""
 
     def rng(self, *purpose: str) -> Rng:
-        """Randomness that nobody else can reproduce: DP noise, credited sampling, channel keys."""
+        """Randomness that nobody else can reproduce, such as for credited sampling. It is no cipher."""
+        ...
+
+    def key(self, *purpose: str) -> bytes:
+        """32 bytes that nobody else can reproduce, the same for the same purpose: keys of a channel."""
+        ...
+
+    def stream(self, *purpose: str) -> Stream:
+        """Bytes from a cipher under such a key: noise that a proof of privacy rests on."""
         ...
 
     def sign(self, data: bytes) -> bytes:
         """Sign with the long-term identity (Ed25519, 64 bytes)."""
+        ...
+
+    def public_key(self) -> bytes:
+        """The Ed25519 public key that verifies what `sign` makes, 32 bytes."""
         ...
 
 
@@ -269,11 +289,14 @@ class Spend:
     """Privacy that one release uses: a fact; epsilon is computed from all of them.
 
     Attributes:
-        mechanism: "gaussian", "laplace", "response".
-        noise: standard deviation over sensitivity (the noise multiplier).
+        mechanism: "gaussian", "laplace", "response", "tree", "skellam" or "discrete-gaussian".
+        noise: standard deviation over the L2 sensitivity (the noise multiplier), where one unit is added or removed;
+            of "laplace" the scale over the L1 sensitivity, of "response" its epsilon.
         rate: the sampling rate q in (0, 1] that really was used.
         count: how many such releases.
         unit: what is protected: "example", "participant" or "party".
+        sampling: how units really were sampled: "poisson", "fixed" (so many, without replacement) or "none".
+        who: whose budget it is: a participant's own, or "" for everybody's.
     """
 
     mechanism: str
@@ -281,6 +304,8 @@ class Spend:
     rate: float = 1.0
     count: int = 1
     unit: str = "participant"
+    sampling: str = "none"
+    who: str = ""
 
 
 class Stop(Protocol):
@@ -298,12 +323,14 @@ class Private:
     Attributes:
         clip: the largest L2 norm of one example's gradient.
         noise: standard deviation of the noise over `clip`.
-        rng: from the site's secret, never from the run's seed.
+        stream: from the site's secret, never from the run's seed.
+        rate: each step takes each example with this probability, drawn from the stream too (Poisson sampling).
     """
 
     clip: float
     noise: float
-    rng: Rng
+    stream: Stream
+    rate: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from comity.core.rng import Rng, digest
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from comity.ledger.stream import CipherStream
+
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class SideSecret:
@@ -19,7 +21,7 @@ class SideSecret:
 
     A stream depends on (root, purpose) only, so that a replay after a crash draws the same values:
     name the round in the purpose. The streams are numpy's Philox under a 128-bit key from HMAC-SHA256;
-    that is *not* a cryptographic stream, and noise that a privacy proof rests on has to be drawn from a cipher.
+    that is *not* a cryptographic stream, and noise that a privacy proof rests on is drawn from `stream`.
 
     Attributes:
         root: 32 bytes or more of OS entropy. It is never shown.
@@ -48,6 +50,16 @@ class SideSecret:
     def rng(self, *purpose: str) -> Rng:
         """A Generator for one purpose: the same purpose gives the same stream again."""
         return np.random.Generator(np.random.Philox(key=np.frombuffer(self._derive("rng", *purpose)[:16], np.uint64)))
+
+    def key(self, *purpose: str) -> bytes:
+        """32 bytes for one purpose, by HMAC-SHA256 of the root: the same purpose gives the same bytes again."""
+        return self._derive("key", *purpose)
+
+    def stream(self, *purpose: str) -> "CipherStream":
+        """The keystream of a cipher for one purpose: the same purpose gives the same stream again."""
+        from comity.ledger.stream import CipherStream
+
+        return CipherStream(self._derive("stream", *purpose))
 
     def side(self, name: str) -> "SideSecret":
         """The secret of one participant, where one process plays all of them."""

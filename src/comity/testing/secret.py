@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from comity.core.rng import Rng, digest
 from comity.ledger.keys import SideSecret
+from comity.ledger.stream import CipherStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,21 @@ class FixedSecret:
         """The same stream for the same seed and purpose, on every machine."""
         return self._side().rng(*purpose)
 
+    def key(self, *purpose: str) -> bytes:
+        """32 bytes, the same for the same seed and purpose: they hide nothing."""
+        return self._side().key(*purpose)
+
+    def stream(self, *purpose: str) -> CipherStream:
+        """Bytes of a cipher, the same for the same seed and purpose: they hide nothing."""
+        return self._side().stream(*purpose)
+
     def sign(self, data: bytes) -> bytes:
         """An Ed25519 signature, 64 bytes, that proves nothing."""
         return self._side().sign(data)
+
+    def public_key(self) -> bytes:
+        """The Ed25519 public key of these signatures, 32 bytes."""
+        return self._side().public_key()
 
     def side(self, name: str) -> SideSecret:
         """The secret of one participant, where one process plays all of them."""

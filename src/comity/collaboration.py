@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from comity.channels.plain import Plain
+from comity.completing import completed
 from comity.core.checks import flag, number, path, refusal, seeded, text, whole
 from comity.core.contribution import Tree
 from comity.core.errors import ConfigError, nearest
@@ -92,7 +93,7 @@ class Collaboration:
     @property
     def parts(self) -> Parts:
         """Everything that both sides of the loop need to know."""
-        return Parts(
+        given = Parts(
             method=self.method,
             combiner=self.method.combiner if self.combine is None else self.combine,
             transforms=tuple(self.transforms),
@@ -102,6 +103,7 @@ class Collaboration:
             retries=self.retries,
             deadline=self.deadline,
         )
+        return completed(given)
 
     def replace(self, **changes: Any) -> "Collaboration":
         """The same collaboration with some parts changed, checked anew.
@@ -126,7 +128,7 @@ class Collaboration:
             own["participants"] = {"make": everybody.make}
         else:
             own["participants"] = kinds(list(everybody.values()))
-        own["combine"] = self.parts.combiner
+        own["combine"], own["transforms"] = self.parts.combiner, self.parts.transforms
         return own
 
     def _known(self) -> Iterable[tuple[str, Participant]]:
@@ -164,19 +166,28 @@ class Collaboration:
         """
         rounds = whole("rounds", "run", rounds)
         folder = None if folder is None else path("folder", "run", folder)
-        engine = Local() if engine is None else engine
-        fits("engine", engine)
-        told = listeners(listen)
-        if not len(self.participants):
-            raise ConfigError("A run needs participants. Got none. Give {name: co.Trainer(...)}.")
-        for name, participant in self._known():
-            data_fits(name, participant)
-            frozen_fits(self.method, name, participant)
+        engine, told = ready(self, engine), listeners(listen)
         agreed = recipe(self)
         with Saved.open(folder, agreed) as saved:
             running = Running(self, engine, saved, agreed["hash"], told)
             running.until(rounds)
             return Run(running)
+
+
+def ready(fed: Collaboration, engine: Local | None) -> Local:
+    """The engine for a run, once everything that a run needs is there.
+
+    Raises:
+        ConfigError: no participants, data or frozen values that do not fit, or no engine.
+    """
+    engine = Local() if engine is None else engine
+    fits("engine", engine)
+    if not len(fed.participants):
+        raise ConfigError("A run needs participants. Got none. Give {name: co.Trainer(...)}.")
+    for name, participant in fed._known():
+        data_fits(name, participant)
+        frozen_fits(fed.method, name, participant)
+    return engine
 
 
 class Run:

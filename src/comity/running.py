@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from comity.charging import Charging
 from comity.core.envelope import Receipt
 from comity.core.errors import ConfigError, LedgerError, TooFewParticipants
 from comity.core.parts import Participant, Roster
@@ -102,6 +103,9 @@ class Running:
         self.asking = asking = Asking(self.parts, engine.connect(roster, self.sites), agreed)
         self.rounds = Rounds(asking, base, secret=secret.side(""), past=self.ledger, listen=self._heard)
         self.states: Mapping[str, HubState] = {}
+        self.charging = Charging(self.parts, fed.participants)
+        spends: Any = [e.facts for e in self.ledger if e.kind == "spend"]
+        self._charged = {(facts["round"], facts["attempt"]) for facts in spends}
         self._kept = len(self.ledger)
         self._written: dict[str, Any] = {}
         self._saving = False
@@ -162,6 +166,8 @@ class Running:
         self.states = self.rounds.start()
         first = {hub: _digest(state) for hub, state in self.states.items()}
         threads = getattr(getattr(self.method, "model", None), "threads", None)
+        if self.charging.spends and self.fed.evaluate is not False:
+            sys.stderr.write("scores     off: they would be released without noise\n")
         choice = {**engine.choice, "threads": threads}
         facts = {"recipe": self.recipe, "seed": self.fed.seed, "states": first, "choice": choice}
         self._append("start", {**facts, "buffers": self._buffers()})
@@ -196,18 +202,40 @@ class Running:
                 self.asking.receipts[who] = receipt
 
     def _stopped(self) -> bool:
-        turn = self.rounds.base
-        ahead = [t.spend(turn) for t in self.parts.transforms if hasattr(t, "spend")]
-        return self.fed.stop is not None and bool(self.fed.stop(self.ledger, ahead))
+        if self.fed.stop is None:
+            return False
+        turn = replace(self.rounds.base, number=self.ledger.rounds)
+        return bool(self.fed.stop(self.ledger, self.charging.ahead(turn)))
+
+    def _charge(self, event: Event) -> None:
+        """Write what an attempt spends, for good, before its noise is drawn.
+
+        An attempt that was charged before a kill draws the same noise again, and is not charged twice.
+        """
+        turn = event.round
+        asked = [who for heard in event.heard.values() for who in heard.asked]
+        spends = self.charging.of(turn, asked)
+        if not spends or (turn.number, turn.attempt) in self._charged:
+            return
+        self._charged.add((turn.number, turn.attempt))
+        for facts in spends:
+            self._append("spend", facts)
+        self._point = replace(self._point, entries=len(self.ledger))
+        self._save()
+
+    @property
+    def _scores(self) -> bool:
+        """Are scores taken? Not where what is released is noised: they are not."""
+        return self.fed.evaluate is not False and not self.charging.spends
 
     def _scored(self) -> bool:
         """Are the newest states scored already, or are there no scores to take?"""
         last = self.ledger[-1]
-        return self.fed.evaluate is False or last.kind == "score" or last.kind == "start"
+        return not self._scores or last.kind == "score" or last.kind == "start"
 
     def _evaluate(self, *, last: bool) -> None:
         when = self.fed.evaluate
-        if when is False or not (last or (isinstance(when, Every) and when.due(self.ledger.rounds))):
+        if not self._scores or not (last or (isinstance(when, Every) and when.due(self.ledger.rounds))):
             return
         select = (when if isinstance(when, Every) else Every(0)).chosen(len(self.rounds.roster))
         sums = self.rounds.score(self.states, self.ledger.rounds, select)
@@ -217,9 +245,11 @@ class Running:
             self._best_loss, self.best = loss, self.states
 
     def _heard(self, event: Event) -> None:
+        if event.kind == "begin":
+            return self._charge(event)
         for heard in event.heard.values():
             self._append(event.kind, _facts(event, heard))
-        self._tell(event)
+        return self._tell(event)
 
     def _event(self, kind: str, closed: bool = True) -> Event:
         """Something of the run itself: its round is the number of those that are closed."""

@@ -10,7 +10,9 @@ import pytest
 SRC = Path(__file__).parents[2] / "src" / "comity"
 FLOOR = {"core": 1, "crowd": 3, "methods": 3, "ledger": 3, "cli": 5, "service": 5}
 FLOOR |= dict.fromkeys(("combine", "privacy", "compress", "channels", "data", "adapters", "engines", "loop"), 2)
-FLOOR |= dict.fromkeys(("checking", "collaboration", "running", "racing", "comparison", "region", "listeners"), 4)
+FLOOR |= dict.fromkeys(
+    ("checking", "collaboration", "running", "racing", "completing", "charging", "comparison", "region", "listeners"), 4
+)
 FLOOR |= dict.fromkeys(("summary", "demo", "testing", "report", "deploy"), 4)
 ALSO = {"methods": {"core", "combine"}, "crowd": {"core", "data"}}
 ALSO |= {"ledger": {"core"}, "ledger/audit": {"core", "privacy"}}

@@ -91,7 +91,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         co.FedAgv  # noqa: B018  to look it up is the test
 
 
-@pytest.mark.parametrize("name", sorted({"compare", "stats"} & set(co.__all__)))
+@pytest.mark.parametrize("name", sorted({"compare", "race", "stats"} & set(co.__all__)))
 def test_a_name_is_the_same_thing_whoever_loaded_its_module_first(name: str) -> None:
     home = getattr(co, name).__module__
     code = f"import {home}, comity; assert callable(comity.{name}), type(comity.{name})"

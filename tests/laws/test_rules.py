@@ -24,6 +24,7 @@ NOISE = part("Gaussian", decodes="sum", contracts=False, bounds=lambda s: s, spe
 CLIP = part("Clip", decodes="sum", contracts=True, bounds=lambda s: s)
 SPARSE = part("TopK", decodes="each", contracts=True)
 FEEDBACK = part("TopK", decodes="each", contracts=False)
+SHIFT = part("Shift", decodes="sum", contracts=False)
 INTEGERS = part("FixedPoint", decodes="sum", contracts=True, integers=True)
 HUB, PEERS = part("Everyone"), part("Ring", peers=True)
 
@@ -60,7 +61,12 @@ WRONG = {
     "TopK is decoded one by one; SecAgg": parts(GROUPS, IN_GROUPS, SPARSE),
     "Gaussian acts on the sum; Median makes no sum. Use combine=Mean().": parts(GROUPS, OPEN, NOISE),
     "TopK is decoded one by one, Clip on the sum. Put Clip first.": parts(SUM, OPEN, SPARSE, CLIP),
-    "TopK may raise the norm after Clip has bounded it. Put Clip last": parts(SUM, OPEN, CLIP, FEEDBACK),
+    "TopK may raise the norm after Clip has bounded it. Leave TopK out, or use one that": parts(
+        SUM, OPEN, CLIP, FEEDBACK
+    ),
+    "Shift may raise the norm after Clip has bounded it. Put Clip after Shift, or use a Shift that": parts(
+        SUM, OPEN, CLIP, SHIFT
+    ),
     "SecAgg adds integers in a ring. Put FixedPoint(bound=...) last among the transforms.": parts(SUM, RING),
     "SecAgg adds integers in a ring.": parts(SUM, RING, INTEGERS, CLIP),
     "SecAgg adds in a ring: a weight without a cap could overflow it. Use Mean(cap=...).": parts(
@@ -92,6 +98,26 @@ def test_what_does_not_fit_is_refused_in_words(said):
     with pytest.raises(ConfigError) as e:
         check(WRONG[said])
     assert said in str(e.value)
+
+
+ORDERS = [(a, b) for a in ("sum", "each") for b in ("sum", "each")]
+
+
+@pytest.mark.parametrize(("bound", "after"), ORDERS)
+@pytest.mark.parametrize("more", [(), (SPARSE,)], ids=["alone", "before a sparse one"])
+def test_an_order_that_is_advised_for_a_bound_is_not_refused(bound, after, more):
+    clip = part("Clip", decodes=bound, contracts=True, bounds=lambda s: s)
+    raising = part("Feedback", decodes=after, contracts=False)
+    said = [s for s in refusals(parts(SUM, OPEN, clip, raising, *more)) if "may raise the norm" in s]
+    assert len(said) == 1
+    if "Put Clip after Feedback" in said[0]:
+        check(parts(SUM, OPEN, raising, clip, *more))
+    else:
+        assert "Leave Feedback out" in said[0]
+        check(parts(SUM, OPEN, clip, *more))
+        check(parts(SUM, OPEN, clip, part("Feedback", decodes=after, contracts=True), *more))
+        with pytest.raises(ConfigError):
+            check(parts(SUM, OPEN, raising, clip, *more))
 
 
 def test_every_rule_is_broken_by_some_test():

@@ -315,6 +315,52 @@ def test_refused_replies_change_nothing():
     assert len(sparse.ledger.refused) == 2
 
 
+NOTHING = {
+    "one": 0.0,
+    "whole": {"layer": 0.0},
+    "0-d": {"layer": {"w": np.array(0.0), "b": 0.0}},
+    "masks": {"layer": {"w": np.zeros(SHAPE, "float32"), "b": 0.0}},
+}
+
+
+@pytest.mark.parametrize("weight", NOTHING)
+@pytest.mark.parametrize("lifted", [False, True])
+@pytest.mark.parametrize("known", [False, True], ids=["first", "after a ticket"])
+def test_a_contribution_without_weight_comes_back_to_the_bit_and_leaves_the_way_down_whole(weight, lifted, known):
+    sparse, drawer, entry = co.Sparse(), {}, co.Sparse().init()
+    if known:
+        _, entry, drawer, _ = passed(sparse, ticket(MASK), drawer, entry)
+    c = replace(ticket(MASK), weight=NOTHING[weight])
+    back, entry, drawer, _ = passed(sparse, c := co.Mean().lift(c) if lifted else c, drawer, entry)
+    assert bits(replace(back, value=tree_map(lambda x: x + 0.0, back.value))) == bits(
+        replace(c, value=tree_map(lambda x: x + 0.0, c.value))
+    )
+    assert encode_tree(entry) == encode_tree(drawer)
+    shared = ticket(np.ones(SHAPE, bool))
+    packed = travelled(sparse.pack(shared, entry, "a", HERE))
+    assert bits(sparse.unpack(packed, drawer, HERE)[0]) == bits(shared)
+
+
+@dataclass(frozen=True)
+class Idle(Shrinking):
+    """Has nothing to add in some rounds: its weights are 0 everywhere."""
+
+    idle: tuple[int, ...] = ()
+
+    def contribute(self, shared: Any, local: Any, round: Any, secret: Any) -> Any:
+        c, after = Shrinking.contribute(self, shared, local, round, secret)
+        if round.number in self.idle and c.kind == "delta":
+            c = replace(c, weight={"w": 0 * c.weight["w"], "b": 0.0})
+        return c, after
+
+
+def test_a_run_with_members_that_add_nothing_is_the_same_to_the_bit():
+    people = {"a": Shrinking(0), "b": Idle(1, idle=(0, 2, 3)), "c": Idle(2, idle=(1,)), "d": Shrinking(3)}
+    plain, sparse = (ran(t, people=people) for t in ((), [co.Sparse()]))
+    assert same(plain, sparse)
+    assert not sparse.ledger.refused
+
+
 def test_a_resumed_run_goes_on_where_it_was(tmp_path):
     straight = ran([co.Sparse()])
     ran([co.Sparse()], rounds=3, folder=tmp_path / "run")

@@ -14,6 +14,7 @@ RECORDS = {
     "Contribution": "a record of the protocol: the hub checks it against the Spec",
     "Leaf": "a record of the protocol: what a method asks for",
     "Private": "a record of the protocol: what a step asks for",
+    "Race": "a record that race gives",
     "Round": "a record of the protocol: the loop makes it",
     "Spec": "a record of the protocol: what a method asks for",
     "Spend": "a record of the protocol: what a transform spends",

@@ -152,21 +152,30 @@ def predict(
 
 
 @app.command()
-def show(folder: Annotated[Path, typer.Argument(help="Of a run, or of a comparison; or a ticket file.")]) -> None:
+def show(
+    folder: Annotated[Path, typer.Argument(help="Of a run, or of a comparison; or a ticket file.")],
+    link: Annotated[
+        str | None, typer.Option(metavar="LINK", help="Of a run: minutes if all had this link, as up=5e6,down=50e6.")
+    ] = None,
+) -> None:
     """What lies in a folder: scores, bytes, models, who answered, what to do next."""
     from comity.comparison import shown
     from comity.comparison.saved import holds_outcome, read_results
     from comity.deploy.shown import holds_ticket, show_ticket
     from comity.ledger.audit import audit as audited
+    from comity.ledger.links import Link
 
     there(folder)
-    if holds_ticket(folder):
-        _print(show_ticket(folder))
-        return
+    by = Link.of(link) if link is not None else None
     if (folder / "run.db").is_file() and not holds_outcome(folder):
         found = audited(folder)
-        _print(shown.show_run(found))
+        _print(shown.show_run(found, by))
         _left(found.ok)
+        return
+    if by is not None:
+        raise ConfigError(f"--link must be of a run's folder. Got {folder}. Leave it out, or name a run in it.")
+    if holds_ticket(folder):
+        _print(show_ticket(folder))
         return
     from rich.console import Console
 

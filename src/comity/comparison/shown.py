@@ -15,6 +15,8 @@ from comity.core.tree import leaves
 from comity.core.wire import decode_tree
 from comity.ledger.audit import Audit
 from comity.ledger.history import history
+from comity.ledger.links import Link
+from comity.ledger.minutes import figure, minutes
 from comity.ledger.peek import peek
 from comity.ledger.record import Entry
 from comity.report.numbers import count, fixed, metric_name, plural, size
@@ -37,8 +39,8 @@ def labelled(label: str, *lines: str, style: str = "") -> list[Line]:
     return [(((label if not i else "").ljust(MARGIN), ""), (text, style)) for i, text in enumerate(lines)]
 
 
-def show_run(found: Audit) -> list[Line]:
-    """A run: how far it is, score, bytes, state, parties, and what to do next."""
+def show_run(found: Audit, link: Link | None = None) -> list[Line]:
+    """A run: how far it is, score, bytes, minutes over a link, state, parties, and what to do next."""
     seen = peek(found.folder)
     rounds = history(seen.entries[: found.intact])
     last = f"   last written {_moment(found.times[1])}" if found.times else ""
@@ -50,6 +52,7 @@ def show_run(found: Audit) -> list[Line]:
         (),
         *_score(rounds),
         *labelled("bytes", _bytes(found)),
+        *(labelled("minutes", _minutes(seen.entries[: found.intact], link)) if link is not None else []),
         *[line for said in _work(seen.entries[: found.intact]) for line in labelled("work", said)],
         *labelled(
             "state", _state(seen.state("last")) if "last" in seen.files and found.ok else "none that can be read"
@@ -180,6 +183,12 @@ def _bytes(found: Audit) -> str:
     asked = max(1, sum(p.asked for p in found.parties.values()))
     each = f"{size(up / asked)} and {size(down / asked)} per round and party"
     return f"{size(up)} up   {size(down)} down   {each}"
+
+
+def _minutes(entries: Sequence[Entry], link: Link) -> str:
+    """How long the run would take if everybody had this link."""
+    took = minutes(entries, link)
+    return f"{figure(took.mean)} a round   {figure(took.total)} in all, {figure(took.scores)} of them for scores"
 
 
 def _state(data: bytes) -> str:

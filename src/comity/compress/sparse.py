@@ -14,7 +14,7 @@ from comity.core.errors import ContributionError
 from comity.core.parts import Secret
 from comity.core.positions import decode_delta, decode_mask, encode_delta, encode_mask, mask_hash
 from comity.core.round import Round
-from comity.core.tree import is_branch
+from comity.core.tree import is_branch, leaves
 
 ROOM = 64
 """Bytes by which a leaf must become shorter to be sent sparse; about what is said of a mask beside its code."""
@@ -34,8 +34,8 @@ class Sparse:
 
     On the way down a member is sent only what it gave weight to, coordinate by coordinate, in its last accepted reply,
     and finds 0 elsewhere: for participants that use nothing beside their own mask, as those that train tickets.
-    Questions for scores carry everything. What is decoded is the same to the bit, but that -0.0 without weight becomes
-    0.0.
+    Questions for scores carry everything, and so does the one after a reply without any weight, which does not tell
+    what is kept. What is decoded is the same to the bit, but that -0.0 without weight becomes 0.0.
 
     It needs a channel that shows each reply, and the hub learns each member's mask. Coding positions as gaps follows
     Golomb (IEEE Trans. Inf. Theory 1966) and Rice (JPL 1979); sending values and masks apart is FedLTN's (Mugunthan et
@@ -82,11 +82,11 @@ class Sparse:
         self, c: Contribution, public: Tree, local: Any, round: Round, secret: Secret
     ) -> tuple[Contribution, Tree]:
         """At the site: what is kept of each leaf, which masks are new, and a drawer that holds all of them."""
-        sides = _Sides(_masks(local))
+        sides, weighs = _Sides(_masks(local)), any(np.any(w) for _, w in leaves(c.weight))
 
         def thin(name: str, path: Path, x: Any) -> Any:
             w = _weight_at(c.weight, path)
-            joint = _is_joint(x, w)
+            joint = weighs and _is_joint(x, w)
             mask = sides.found(name, path, x, w, joint)
             return x if mask is None else x[mask.bits]
 

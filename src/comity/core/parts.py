@@ -59,7 +59,8 @@ class Participant(Protocol):
     None, may be asked together: the first is given all of `works` (core.together.Works), and answers for each what
     `contribute` would: to the bit, or to rtol 1e-4 and atol 1e-5 where the plan is not "sequential". It gives a list of
     (contribution, drawer), or `Together` where contributions have one form. `plan(works, wish)` measures how they are
-    best done, once in a run. Scores are always asked one by one.
+    best done, once in a run. Scores are always asked one by one. One that spends privacy on its examples says how much
+    by `spend(round)`.
     """
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
@@ -195,8 +196,9 @@ class Session(Protocol):
 class Channel(Protocol):
     """How a cohort's contributions become visible.
 
-    One that adds in a ring of integers has `ring = True`. One that opens what was sealed, as it was and each alone, and
-    has nothing to tell in its views, may say so by `transparent = True`: contributions can then be added near the work.
+    One that adds in a ring of integers has `ring = True`; one that wants a cohort of some size says it by `minimum`.
+    One that opens what was sealed, as it was and each alone, and has nothing to tell in its views, may say so by
+    `transparent = True`: contributions can then be added near the work.
     """
 
     @property
@@ -272,7 +274,9 @@ class Select(Protocol):
     """Who is asked, and who hears whom.
 
     One where each peer is its own hub has `peers = True`; one whose rounds need more of the cohort than the
-    collaboration asks for says so in `quorum`, a share in [0, 1].
+    collaboration asks for says so in `quorum`, a share in [0, 1]. One that draws from the secret so that privacy may be
+    credited says how: `sampling` ("poisson" or "fixed") and `rate`; one whose cohorts may by chance be too small to be
+    hidden in has `fills = True`, and is filled up with others who send zeros.
     """
 
     def __call__(self, roster: Roster, round: Round, past: Past, secret: Secret) -> Mapping[str, Sequence[str]]:

@@ -121,13 +121,17 @@ def _bound_holds(p: Parts) -> str | None:
     bounded = None
     for t in p.transforms:
         if bounded is not None and not t.contracts:
-            return (
-                f"{_name(t)} may raise the norm after {_name(bounded)} has bounded it. "
-                f"Put {_name(bounded)} last, or use a {_name(t)} that holds nothing back."
-            )
+            return f"{_name(t)} may raise the norm after {_name(bounded)} has bounded it. {_instead(t, bounded)}"
         if hasattr(t, "bounds"):
             bounded = t
     return None
+
+
+def _instead(t: Transform, bounded: Transform) -> str:
+    """What to do where a bound would not hold: a transform on the sum cannot come after one decoded one by one."""
+    if t.decodes == "each" and bounded.decodes == "sum":
+        return f"Leave {_name(t)} out, or use one that never raises the norm."
+    return f"Put {_name(bounded)} after {_name(t)}, or use a {_name(t)} that never raises the norm."
 
 
 def _ring_wants_integers(p: Parts) -> str | None:
@@ -137,6 +141,12 @@ def _ring_wants_integers(p: Parts) -> str | None:
         return f"{_name(p.channel)} adds integers in a ring. Put FixedPoint(bound=...) last among the transforms."
     if getattr(p.combiner, "denominator", None) == "weight" and not getattr(p.combiner, "cap", math.inf) < math.inf:
         return f"{_name(p.channel)} adds in a ring: a weight without a cap could overflow it. Use Mean(cap=...)."
+    return None
+
+
+def _ring_wants_one_hub(p: Parts) -> str | None:
+    if getattr(p.channel, "ring", False) and getattr(p.select, "peers", False):
+        return f"{_name(p.channel)} adds in a ring of one cohort; here each peer is a hub. Use channel=Plain()."
     return None
 
 
@@ -163,6 +173,7 @@ RULES: tuple[Rule, ...] = (
     _sum_before_each,
     _bound_holds,
     _ring_wants_integers,
+    _ring_wants_one_hub,
     _noise_wants_a_public_denominator,
     _gossip_sends_models,
 )

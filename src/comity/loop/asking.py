@@ -1,19 +1,19 @@
 """Ask a cohort through the engine: count the bytes, keep the receipts, admit each answer once."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
 from typing import Any
 
 from comity.core.contribution import Contribution
 from comity.core.envelope import Envelope, Receipt
-from comity.core.errors import ConfigError
-from comity.core.parts import Engine, Until
+from comity.core.errors import ConfigError, WireError
+from comity.core.parts import Ask, Engine, Until
 from comity.core.round import Round
 from comity.core.rules import Parts
 from comity.core.spec import Spec
 from comity.core.together import Part, Task
-from comity.core.wire import size
+from comity.core.wire import from_tree, size
 from comity.loop.hub import Heard
 
 
@@ -51,6 +51,36 @@ class Asking:
                 continue
             heard.up[answer.sender] = heard.up.get(answer.sender, 0) + n
             yield answer
+
+    def phases(self, round: Round, heard: Heard) -> Ask:
+        """How a channel asks its own questions in this round."""
+
+        def ask(cohort: Sequence[str], body: Callable[[str], Contribution], until: Until) -> Iterator[Contribution]:
+            kind = body(cohort[0]).kind if cohort else ""
+            for answer in self.ask(round, cohort, heard, kind, body):
+                if answer.sender not in heard.asked_set:
+                    continue
+                if answer.body.kind != "error":
+                    yield replace(answer.body, sender=answer.sender)
+                elif all(answer.sender != gone for gone, _ in heard.dropped):
+                    heard.dropped.append((answer.sender, reason(answer.body)))
+
+        return ask
+
+    def sealed(self, answers: Iterable[Envelope], heard: Heard, phase: str) -> Iterator[Contribution]:
+        """The sealed contributions among the answers to a question, by their authenticated senders."""
+        for answer in answers:
+            if not self.admitted(answer, heard, phase):
+                continue
+            try:
+                c = from_tree(answer.body.value[heard.hub], answer.sender)  # type: ignore[index, call-overload]
+            except (TypeError, KeyError, IndexError, ValueError, WireError):
+                heard.refused.append((answer.sender, f"{answer.sender} sent no contribution for hub '{heard.hub}'."))
+                continue
+            if c.sender != answer.sender:
+                heard.refused.append((answer.sender, f"{answer.sender} claims to be '{c.sender}'."))
+                continue
+            yield c
 
     @property
     def total(self) -> Any:
@@ -100,8 +130,7 @@ class Asking:
             heard.refused.append((who, f"{who} {wrong}."))
             return False
         if body.kind == "error":
-            reason = body.value.get("reason") if isinstance(body.value, Mapping) else body.value
-            heard.dropped.append((who, str(reason)))
+            heard.dropped.append((who, reason(body)))
             return False
         heard.answered.add(who)
         return True
@@ -115,6 +144,11 @@ class Asking:
             receipt = Receipt(turn.number, turn.attempt, True)
             for h in heard.values():
                 self.receipts.update(dict.fromkeys(h.accepted, receipt))
+
+
+def reason(error: Contribution) -> str:
+    """What a site says that went wrong."""
+    return str(error.value.get("reason") if isinstance(error.value, Mapping) else error.value)
 
 
 class _Measure:

@@ -1,18 +1,18 @@
 """One attempt at one round: ask once, open, decode, check, fold, lower, update."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import tee
 from typing import Any
 
 from comity.core.contribution import Contribution
 from comity.core.envelope import Envelope
-from comity.core.errors import ChannelError, ContributionError, WireError
-from comity.core.parts import Secret, Transform, Until
+from comity.core.errors import ChannelError, ContributionError
+from comity.core.parts import Ask, Secret, Transform
 from comity.core.round import Round
 from comity.core.spec import Spec, check, zeros
 from comity.core.tree import frozen
-from comity.core.wire import as_tree, from_tree
+from comity.core.wire import as_tree
 from comity.loop.adding import adds
 from comity.loop.asking import Asking
 from comity.loop.fold import Fold
@@ -22,8 +22,16 @@ from comity.loop.hub import Heard, HubState
 class Attempt:
     """One attempt at one round."""
 
-    def __init__(self, asking: Asking, secret: Secret, turn: Round, members: Mapping[str, Sequence[str]]) -> None:
-        """Args: how to ask, the hub's secret, the round, and hub to the members it hears."""
+    def __init__(
+        self,
+        asking: Asking,
+        secret: Secret,
+        turn: Round,
+        members: Mapping[str, Sequence[str]],
+        idle: frozenset[str] = frozenset(),
+    ) -> None:
+        """Args: how to ask, the hub's secret, the round, hub to the members it hears, and who of them sends zeros."""
+        self.idle = idle
         self.asking, self.parts, self.secret = asking, asking.parts, secret
         self.turns = {h: replace(turn, hub=h, asked=len(ps)) for h, ps in members.items()}
         self.members = members
@@ -95,8 +103,10 @@ class Attempt:
             told = as_tree(replace(shared, value=frozen(shared.value)))
             question = Contribution("question", {"shared": told, "public": self.public[home], "views": views})
             self._told = (home, shared, views, question)
-            return question
-        return self._told[-1]
+        question = self._told[-1]
+        if to in self.idle:
+            return replace(question, value={**question.value, "idle": True})  # type: ignore[dict-item]
+        return question
 
     def _entry(self, state: HubState, i: int, who: str) -> Any:
         t = self.parts.transforms[i]
@@ -112,32 +122,13 @@ class Attempt:
                 out[str(i)] = publish(state.transforms[i], turn)
         return out
 
-    def _channel_ask(self, hub: str) -> Any:
-        def ask(cohort: Sequence[str], body: Callable[[str], Contribution], until: Until) -> Iterator[Contribution]:
-            heard = self.heard[hub]
-            kind = body(cohort[0]).kind if cohort else ""
-            for answer in self.asking.ask(self.turns[hub], cohort, heard, kind, body):
-                if answer.sender in heard.asked_set and answer.body.kind != "error":
-                    yield replace(answer.body, sender=answer.sender)
-
-        return ask
+    def _channel_ask(self, hub: str) -> Ask:
+        return self.asking.phases(self.turns[hub], self.heard[hub])
 
     def _sealed(self, hub: str, answers: Iterator[Envelope]) -> Iterator[Contribution]:
-        """The sealed contributions that a hub hears, by their authenticated senders."""
-        heard = self.heard[hub]
-        for answer in answers:
-            here = hub in self.hears.get(answer.sender, (hub,))
-            if not here or not self.asking.admitted(answer, heard, "contribute"):
-                continue
-            try:
-                c = from_tree(answer.body.value[hub], answer.sender)  # type: ignore[index, call-overload]
-            except (TypeError, KeyError, IndexError, ValueError, WireError):
-                heard.refused.append((answer.sender, f"{answer.sender} sent no contribution for hub '{hub}'."))
-                continue
-            if c.sender != answer.sender:
-                heard.refused.append((answer.sender, f"{answer.sender} claims to be '{c.sender}'."))
-                continue
-            yield c
+        """The sealed contributions that a hub hears."""
+        here = (a for a in answers if hub in self.hears.get(a.sender, (hub,)))
+        return self.asking.sealed(here, self.heard[hub], "contribute")
 
     def _gather(self, hub: str, answers: Iterator[Envelope]) -> tuple[Any, list[dict[str, Any]]]:
         """What the combiner needs: the sum, or the list in cohort order; and the members' new entries."""

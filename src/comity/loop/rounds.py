@@ -7,19 +7,16 @@ and the ledger listens.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from comity.core.contribution import Contribution, Metrics
-from comity.core.errors import ContributionError, TooFewParticipants
+from comity.core.contribution import Metrics
+from comity.core.errors import TooFewParticipants
 from comity.core.parts import Past, Secret, Select
 from comity.core.round import Round
 from comity.core.rules import Parts
-from comity.core.spec import Leaf, Spec, check
-from comity.core.tree import frozen
 from comity.loop.asking import Asking
 from comity.loop.attempt import Attempt, homes_of
-from comity.loop.fold import Fold
+from comity.loop.filling import filled
 from comity.loop.hub import Event, Heard, HubState, add_metrics
-
-SCORE = Spec(Leaf(), kind="score")
+from comity.loop.scoring import Scoring
 
 
 class Rounds:
@@ -42,6 +39,7 @@ class Rounds:
         self.roster = asking.engine.roster()
         expected = self.parts.select.expected(len(self.roster))
         self.base = replace(base, roster=len(self.roster), expected=expected)
+        self.scoring = Scoring(asking)
 
     def start(self) -> dict[str, HubState]:
         """The state of each hub before the first round."""
@@ -64,9 +62,10 @@ class Rounds:
         heard: Mapping[str, Heard] = {}
         for attempt in range(self.parts.retries + 1):
             turn = replace(self.base, number=number, attempt=attempt)
-            members = self._members(turn)
+            members, idle = filled(self._members(turn), self.parts, self.roster, turn, self.secret)
+            self.listen(Event("begin", turn, False, {hub: Heard(hub, asked) for hub, asked in members.items()}))
             known = {**states, **{hub: self._first(hub) for hub in members if hub not in states}}
-            closed, heard, after = Attempt(self.asking, self.secret, turn, members).run(known)
+            closed, heard, after = Attempt(self.asking, self.secret, turn, members, idle).run(known)
             self.asking.settle(turn, heard, closed)
             self.listen(Event("round", turn, closed, heard))
             if closed:
@@ -84,37 +83,10 @@ class Rounds:
         total: dict[str, tuple[float, float]] = {}
         for hub, cohort in select(self.roster, turn, self.past, self.secret).items():
             told = {who: homes.get(who, hub) for who in cohort}
-            heard[hub] = self._scored(hub, told, states, turn)
+            heard[hub] = self.scoring.of(hub, told, states, turn)
             add_metrics(total, heard[hub].metrics)
         self.listen(Event("score", turn, True, heard))
         return total
-
-    def _scored(self, hub: str, homes: Mapping[str, str], states: Mapping[str, HubState], turn: Round) -> Heard:
-        """What one hub hears of members, each of whom is told what its home shares."""
-        cohort = list(homes)
-        heard = Heard(hub, cohort, turn=(turn.number, turn.attempt))
-        where = replace(turn, hub=hub, asked=len(cohort))
-        place = {who: i for i, who in enumerate(cohort)}
-        fold = Fold(len(cohort))
-
-        def body(to: str) -> Contribution:
-            state = states.get(homes[to]) or next(iter(states.values()))
-            shared = self.parts.method.share(state.method, to, replace(where, hub=homes[to]))
-            return replace(shared, kind="score", value=frozen(shared.value))
-
-        for answer in self.asking.ask(where, cohort, heard, "score", body):
-            if not self.asking.admitted(answer, heard, "score"):
-                continue
-            try:
-                check(answer.body, SCORE)
-            except ContributionError as error:
-                heard.refused.append((answer.sender, f"{answer.sender}: {error}"))
-                continue
-            heard.accepted.add(answer.sender)
-            fold.add(place[answer.sender], Contribution("score", {}, metrics=answer.body.metrics))
-        total = fold.total()
-        heard.metrics = total.metrics if total else {}
-        return heard
 
 
 def _too_few(number: int, heard: Mapping[str, Heard], parts: Parts) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from comity.core.checks import is_number, number, part, shown, whole
 from comity.core.contribution import Array
@@ -56,6 +57,8 @@ class Poisson:
     """Each participant with the same chance, independently, drawn from the hub's secret."""
 
     rate: float
+    fills: ClassVar[bool] = True
+    sampling: ClassVar[str] = "poisson"
 
     def __call__(self, roster: Roster, round: Round, past: Past, secret: Secret) -> Mapping[str, Sequence[str]]:
         """One hub hears those drawn; there may be none."""

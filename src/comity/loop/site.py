@@ -11,7 +11,7 @@ from comity.core.errors import ContributionError
 from comity.core.parts import Participant, Secret
 from comity.core.round import Round
 from comity.core.rules import Parts
-from comity.core.tree import is_branch, owned
+from comity.core.tree import is_branch, owned, tree_map
 from comity.core.wire import as_tree, encode, from_tree
 
 
@@ -112,7 +112,8 @@ class Site:
         pending = drawer.pending
         if pending is not None and pending.key == asked.key:
             return self._again(asked, pending), drawer
-        held = pending.local if pending is not None and asked.phase != "score" else drawer.local
+        open_score = asked.phase == "score" and asked.body.kind != "question"
+        held = drawer.local if pending is None or open_score else pending.local
         try:
             if asked.phase in ("contribute", "score"):
                 work, local = self._asked(asked, held)
@@ -122,7 +123,7 @@ class Site:
                 body, local = self._channel(asked, held)
         except Exception as error:  # noqa: BLE001  user code may raise anything; the hub is told, the run goes on
             return self._reply(asked, failure(error)), drawer
-        if asked.phase == "score" or local is held:
+        if open_score or local is held:
             return self._reply(asked, body), drawer
         return self._reply(asked, body), Drawer(drawer.local, Pending(asked.key, asked.body, body, local))
 
@@ -138,21 +139,25 @@ class Site:
 
     def _asked(self, asked: Envelope, local: Mapping[str, Any]) -> tuple[Work, Mapping[str, Any]]:
         """What the participant is to do, and the drawers after what came down was unpacked."""
-        shared = asked.body
+        shared, told = asked.body, asked.body.value
+        if shared.kind == "question":
+            shared = from_tree(_fresh(told["shared"]))  # type: ignore[index, call-overload]
         if asked.phase == "contribute":
-            told: Any = asked.body.value
-            shared, local = self._unpack(from_tree(_fresh(told["shared"])), asked.round, local)
+            shared, local = self._unpack(shared, asked.round, local)
         return Work(self.participant, shared, _own(local, self._mine), asked.round, self.secret), local
 
     def _given(
         self, asked: Envelope, given: Contribution, after: Tree, local: Mapping[str, Any]
     ) -> tuple[Contribution, Mapping[str, Any]]:
-        """What the participant gave, as it travels, and the drawers after it. A score writes none."""
-        if asked.phase == "score":
-            return from_tree(as_tree(given)), local
+        """What the participant gave, as it travels, and the drawers after it. A score writes none of its own."""
         told: Any = asked.body.value
+        if asked.phase == "score":
+            if asked.body.kind != "question":
+                return from_tree(as_tree(given)), local
+            return self._seal(self._score(given, asked.round), told["views"], asked.round, local)
         local = _put(local, self._mine, after)
         c = self.parts.combiner.lift(given)
+        c = replace(c, value=tree_map(_zero, c.value), weight=0.0, metrics={}) if told.get("idle") else c
         c, local = self._encode(c, told["public"], asked.round, local)
         if c.value is given.value:
             c = replace(c, value=owned(c.value))
@@ -187,6 +192,14 @@ class Site:
             c, after = t.encode(c, public.get(str(i)), _own(local, name), round, self.secret)
             local = _put(local, name, after)
         return c, local
+
+    def _score(self, given: Contribution, round: Round) -> Contribution:
+        """Scores as they are sealed: what makes integers of a contribution makes them of its metrics."""
+        c = Contribution("score", {}, 0.0, given.metrics)
+        for t in self.parts.transforms:
+            if getattr(t, "integers", False):
+                c, _ = t.encode(c, None, {}, round, self.secret)
+        return c
 
     def _seal(
         self, c: Contribution, views: Mapping[str, Any], round: Round, local: Mapping[str, Any]
@@ -261,6 +274,10 @@ def tree_drawer(tree: Any) -> Drawer:
 def _own(local: Mapping[str, Any], name: str) -> Any:
     """A part's drawer as it may change it: fresh dicts, and arrays that are read only."""
     return _fresh(local[name]) if name in local else {}
+
+
+def _zero(x: Any) -> Any:
+    return x * 0
 
 
 def _fresh(tree: Any) -> Any:

@@ -1,0 +1,59 @@
+"""What a round spends of privacy: facts for the ledger, written before any noise is drawn."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from comity.core.parts import Spend
+from comity.core.round import Round
+from comity.core.rules import Parts
+
+
+class Charging:
+    """What the parts and the participants of a collaboration spend.
+
+    A participant that spends says so by `spend(round)`; what is released about its examples is charged to it, whoever
+    else is asked. Spends of a transform are everybody's: they are of participants or parties, and sampling is credited
+    where the selection says how it really draws (`sampling` and `rate`).
+    """
+
+    def __init__(self, parts: Parts, people: Any) -> None:
+        """Args: the parts, and the participants by name (a Mapping or a Population)."""
+        self.parts, self._people = parts, people
+        self._named = isinstance(people, Mapping)
+        some = people.values() if self._named else map(people.find, people.names[:1])
+        self._own = any(hasattr(p, "spend") for p in some)
+
+    @property
+    def spends(self) -> bool:
+        """Does anything that is released cost privacy?"""
+        return self._own or any(hasattr(t, "spend") for t in self.parts.transforms)
+
+    def ahead(self, turn: Round) -> list[Spend]:
+        """What the next round would spend, whoever is asked."""
+        own = self._people if self._named else self._people.names[:1]
+        return [
+            *self._everybody(turn),
+            *(replace(s, who="") for s in dict.fromkeys(s for s, _ in self._each(own, turn))),
+        ]
+
+    def of(self, turn: Round, asked: Iterable[str]) -> list[dict[str, Any]]:
+        """The facts of one attempt at a round; of participants who spend the same, one for all of them."""
+        same: dict[Spend, list[str]] = {}
+        for spend, name in self._each(asked, turn):
+            same.setdefault(spend, []).append(name)
+        found = [*self._everybody(turn), *(replace(s, who="\n".join(names)) for s, names in same.items())]
+        return [{**asdict(s), "round": turn.number, "attempt": turn.attempt} for s in found]
+
+    def _everybody(self, turn: Round) -> Sequence[Spend]:
+        select = self.parts.select
+        how, rate = getattr(select, "sampling", "none"), getattr(select, "rate", 1.0)
+        drawn = {"sampling": how, "rate": float(rate)} if how != "none" else {}
+        return [replace(t.spend(turn), **drawn) for t in self.parts.transforms if hasattr(t, "spend")]
+
+    def _each(self, names: Iterable[str], turn: Round) -> Iterable[tuple[Spend, str]]:
+        if self._own:
+            find = self._people.__getitem__ if self._named else self._people.find
+            for name in names:
+                if spend := getattr(find(name), "spend", None):
+                    yield spend(turn.to(name)), name

@@ -10,6 +10,7 @@ each client's own on its own test images; validation images decide everything th
     python benchmarks/tickets.py --seeds 10-14 --write    five seeds, and into the table of docs/benchmarks.md
     python benchmarks/tickets.py --only all --splits S10,S10-CIFAR,S5
     python benchmarks/tickets.py --keep runs.jsonl        what is there is not run again; two processes may share seeds
+    python benchmarks/tickets.py --tune                   learning rates, by validation, on seeds 0 and 1
 
 Prints a table for each split, and one JSON line for machines.
 """
@@ -29,11 +30,14 @@ from race import table
 from shots.figures import HEAD, Found, cells, found, summary
 from shots.one import trained
 from shots.plot import draw
+from shots.rates import SEEDS, rate_of, tuned
 from shots.rows import AGAINST, HEADLINE, LINES, METHODS, first
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 ROUNDS, QUICK = 40, 16
 VOID = 5.0
+Key = tuple[str, str, int, int, float]
+KEY = "split", "run", "seed", "asked", "rate"
 SPLITS: Mapping[str, tuple[Callable[[], Images], Split]] = {
     "S10": (mnist, Split(classes=10, shots=5, valid=5, test=40)),
     "S10-CIFAR": (cifar, Split(classes=10, shots=10, valid=5, test=40)),
@@ -47,16 +51,16 @@ class Kept:
     """Runs that were done, in a file of JSON lines or in memory."""
 
     path: Path | None
-    done: dict[tuple[str, str, int, int], dict[str, Any]]
+    done: dict[Key, dict[str, Any]]
 
     @classmethod
     def read(cls, path: Path | None) -> "Kept":
         lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []
         runs = [json.loads(line) for line in lines]
-        return cls(path, {(r["split"], r["run"], r["seed"], r["asked"]): r for r in runs})
+        return cls(path, {tuple(r[k] for k in KEY): r for r in runs})
 
-    def add(self, key: tuple[str, str, int, int], run: Mapping[str, Any]) -> None:
-        named = dict(zip(("split", "run", "seed", "asked"), key, strict=True))
+    def add(self, key: Key, run: Mapping[str, Any]) -> None:
+        named = dict(zip(KEY, key, strict=True))
         self.done[key] = {**named, **run}
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
@@ -70,6 +74,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0", help="such as 0,1 or 10-14")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} rounds, four methods")
+    parser.add_argument("--tune", action="store_true", help="choose learning rates by validation, and no table")
     parser.add_argument("--keep", type=Path, help="file of runs, read and added to")
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
     return parser.parse_args()
@@ -83,21 +88,36 @@ def seeds_of(text: str) -> list[int]:
 
 def runs_of(split: str, names: Sequence[str], seeds: Sequence[int], rounds: int, kept: Kept) -> dict[str, Any]:
     """{method: {seed: run}}: each seed of all methods, then the next."""
-    load, how = SPLITS[split]
-    images = load()
     for seed in seeds:
-        clients = dealt(images, how, seed)
         for name in names:
-            key = (split, name, seed, rounds)
-            if key not in kept.done:
-                kept.add(key, trained(name, split, images.shape, clients, seed, rounds))
-                run = kept.done[key]
-                best = max(run["ways"].values(), key=lambda w: sum(w["valid"]))
-                mean = 100 * sum(best["test"]) / len(best["test"])
-                print(
-                    f"{split} {name} seed {seed}: {mean:.1f}, {run['seconds']:.1f} CPU s", file=sys.stderr, flush=True
-                )
-    return {name: {seed: kept.done[split, name, seed, rounds] for seed in seeds} for name in names}
+            run_of(split, name, seed, rounds, rate_of(split, name), kept)
+    return {n: {s: kept.done[split, n, s, rounds, rate_of(split, n)] for s in seeds} for n in names}
+
+
+def run_of(split: str, name: str, seed: int, rounds: int, rate: float, kept: Kept) -> dict[str, Any]:
+    """One run, done now unless it is kept."""
+    key = (split, name, seed, rounds, rate)
+    if key not in kept.done:
+        load, how = SPLITS[split]
+        images = load()
+        kept.add(key, trained(name, split, images.shape, dealt(images, how, seed), seed, rounds, rate))
+        run = kept.done[key]
+        best = max(run["ways"].values(), key=lambda w: sum(w["valid"]))
+        mean = 100 * sum(best["valid"]) / len(best["valid"])
+        said = f"{split} {name} seed {seed} rate {rate:g}: validation {mean:.1f}, {run['seconds']:.1f} CPU s"
+        print(said, file=sys.stderr, flush=True)
+    return kept.done[key]
+
+
+def rates(split: str, names: Sequence[str], rounds: int, kept: Kept) -> str:
+    """The learning rates of a split, a line for each method."""
+    found = tuned(names, lambda name, rate: [run_of(split, name, seed, rounds, rate, kept) for seed in SEEDS])
+    lines = []
+    for name, by in found.items():
+        best = max(by, key=lambda rate: by[rate])
+        each = ", ".join(f"{rate:g}: {100 * score:.1f}" for rate, score in by.items())
+        lines.append(f"{split} {name}: {best:g} ({each})")
+    return "\n".join(lines)
 
 
 def rows_of(runs: Mapping[str, Any]) -> list[Found]:
@@ -151,6 +171,9 @@ def main() -> None:
     made, everything, drawn = [], {}, {}
     for split in given.splits.split(","):
         try:
+            if given.tune:
+                print(rates(split, names, rounds, kept))
+                continue
             rows = rows_of(runs_of(split, names, seeds, rounds, kept))
         except AbsentError as error:
             print(f"{split} skipped: {error}")
@@ -163,6 +186,8 @@ def main() -> None:
         made.append(f"**{split}.** {below}\n\n{table.markdown(head, body)}\n\n![{split}](tickets-{split}.svg)")
         drawn[split] = rows
         everything[split] = {row.line.name: summary(row) for row in rows}
+    if given.tune:
+        return
     print(json.dumps({"benchmark": "tickets", "rounds": rounds, "seeds": seeds, "splits": everything, **about()}))
     if given.write and made:
         for split, rows in drawn.items():

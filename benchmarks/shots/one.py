@@ -35,8 +35,10 @@ class Seen:
         return getattr(self.inner, name)
 
 
-def trained(name: str, split: str, shape: Any, clients: Mapping[str, Any], seed: int, rounds: int) -> dict[str, Any]:
-    """Run one method on one seed.
+def trained(
+    name: str, split: str, shape: Any, clients: Mapping[str, Any], seed: int, rounds: int, rate: float
+) -> dict[str, Any]:
+    """Run one method on one seed, its clients' learning rate as given.
 
     Returns:
         Bytes `up` and `down` of all rounds, as the ledger has them, CPU `seconds`, and `ways`: for each last pass
@@ -45,10 +47,12 @@ def trained(name: str, split: str, shape: Any, clients: Mapping[str, Any], seed:
     """
     begun = time.process_time()
     if name == "alone":
-        return alone(shape, clients, seed, rounds) | {"seconds": time.process_time() - begun}
+        return alone(net.model(shape, seed, rate=rate), clients, seed, rounds) | {
+            "seconds": time.process_time() - begun
+        }
     how = METHODS[name]
     rounds = max(1, round(how.rounds * rounds))
-    model = net.model(shape, seed, changes=changes(split) if how.augmented else None)
+    model = net.model(shape, seed, changes=changes(split) if how.augmented else None, rate=rate)
     task = Task(model, rounds)
     people = {n: Seen(how.who(task, c)) for n, c in clients.items()}
     fed = co.Collaboration(
@@ -67,9 +71,8 @@ def sent(run: Any, way: str) -> int:
     return int(sum(np.sum(entry.facts[way]) for entry in run.ledger if entry.kind == "round"))
 
 
-def alone(shape: Any, clients: Mapping[str, Any], seed: int, rounds: int) -> dict[str, Any]:
+def alone(model: Any, clients: Mapping[str, Any], seed: int, rounds: int) -> dict[str, Any]:
     """Each a collaboration of one, for as many epochs as it would have trained among the others; nothing travels."""
-    model = net.model(shape, seed)
     mine = max(1, round(rounds * min(ASKED, len(clients)) / len(clients)))
     found: dict[str, Any] = {"test": [], "valid": [], "size": dense(model), "sent": 0}
     for name, client in clients.items():

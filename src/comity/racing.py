@@ -84,8 +84,8 @@ def race(
 
     For what cannot be known beforehand: a learning rate for each method, the density of a ticket, a shared mask or
     personal ones. Each candidate runs until `after` rounds have closed. Of several stages each lets the better half
-    stay, rounded up, and the last one a single candidate (successive halving: Jamieson and Talwalkar, AISTATS 2016,
-    Algorithm 1; there the length of a stage follows from a total budget, here it is said). Who stays runs on from where
+    stay, rounded up, and the last one a single candidate (successive halving: Jamieson and Talwalkar, AISTATS 2016;
+    there the length of a stage follows from a total budget, here it is said). Who stays runs on from where
     it stands; who does not ends there. Where scores are equal, the first of the candidates wins.
 
     A score is a metric of the run: a ratio of sums over the validation rows of all participants who were scored, each

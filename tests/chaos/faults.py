@@ -16,6 +16,7 @@ from comity.loop.adding import Adding
 from comity.loop.asking import Asking
 from comity.loop.attempt import Attempt
 from comity.loop.rounds import Rounds
+from comity.loop.scoring import Scoring
 from comity.running import Running
 
 # What a point is: (owner, attribute, name before, name after).
@@ -32,7 +33,7 @@ AROUND = (
     (Rounds, "round", "round", "round over"),
     (Attempt, "_combine", "combining", "combined"),
     (Running, "_heard", "noting", "noted"),
-    (Rounds, "_scored", "scoring", "scored"),
+    (Scoring, "of", "scoring", "scored"),
     (Plain, "seal", "sealing", "sealed"),
     (Asking, "admitted", "admitting", "admitted"),
     (Running, "_save", "at the end of a step", "step over"),

@@ -244,6 +244,10 @@ KINDS: dict[str, Kind] = {
         co.Tickets(MLP, 4), trained(co.SharedTicketTrainer, MLP),
         transforms=[co.Once(least=64), co.Quantize(up=4, down=8, least=4), co.Deflate()],
     ),
+    "PersonalTickets, Sparse": federated(
+        co.PersonalTickets(MLP, 4, core=0.5, density=0.3, by=0.75), trained(co.PersonalTicketTrainer, MLP),
+        transforms=[co.Sparse(), co.Quantize(up=4, down=8, least=4), co.Deflate()],
+    ),
     "Tickets, jumpstart": federated(
         co.Tickets(MLP, 4, density=0.5, by=0.5), trained(co.SharedTicketTrainer, MLP),
         select=co.jumpstart(NAMES[:2], 2),
@@ -263,7 +267,7 @@ PEOPLE = (
     co.Trainer, co.GradientTrainer, co.FedProx, co.Ditto, co.ScaffoldTrainer, co.FedDynTrainer, co.QFedAvgTrainer,
     co.FedRepTrainer, co.APFL, co.IFCATrainer, co.FedProtoTrainer, co.Region, co.Predictor, co.FedMDTrainer,
     co.Annotator, co.Contributor, co.Agent, co.Player, co.Arena, co.BoostingTrainer, co.RidgeTrainer,
-    co.FedBNTrainer, co.Tuned, co.TicketTrainer, co.LotteryTrainer, co.SharedTicketTrainer,
+    co.FedBNTrainer, co.Tuned, co.TicketTrainer, co.LotteryTrainer, co.SharedTicketTrainer, co.PersonalTicketTrainer,
 )  # fmt: skip
 WORKERS = (*PEOPLE, co.Linear, co.MLP, co.TorchModel)
 

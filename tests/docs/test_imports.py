@@ -33,6 +33,7 @@ LIBRARIES = {
     "narwhals": ("data/",),
     "sqlalchemy": ("ledger/",),
     "cryptography": ("ledger/keys", "ledger/stream", "channels/"),
+    "dp_accounting": ("privacy/accountants",),
     "rich": ("cli", "report/", "listeners/progress"),
     "typer": ("cli",),
     "jinja2": ("report/",),

@@ -32,6 +32,7 @@ def methods() -> dict[str, Any]:
         co.FedLTN(model),
         co.LotteryFL(model),
         co.Tickets(model, 4),
+        co.PersonalTickets(model, 4),
         co.FedProto(classes=2, width=3),
         co.Ridge(co.ColumnFeatures(2)),
         co.Boosting(inputs=2),

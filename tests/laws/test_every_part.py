@@ -48,6 +48,8 @@ PROVED = {
     "methods/test_fedltn.py::test_the_laws_of_methods_hold": ("FedLTN", "TicketTrainer"),
     "methods/test_lotteryfl.py::test_the_laws_of_methods_hold": ("LotteryFL", "LotteryTrainer"),
     "methods/test_tickets.py::test_the_laws_of_methods_hold": ("Tickets", "SharedTicketTrainer"),
+    "methods/test_own_tickets.py::test_the_laws_of_methods_hold": ("PersonalTickets", "PersonalTicketTrainer"),
+    "laws/test_fixedpoint.py::test_the_laws_of_transforms_hold": ("FixedPoint",),
     "methods/test_tuning.py::test_the_laws_of_methods_hold": ("Tuned",),
 }
 

@@ -72,6 +72,10 @@ WRONG = {
     "SecAgg adds in a ring: a weight without a cap could overflow it. Use Mean(cap=...).": parts(
         BY_WEIGHT, RING, INTEGERS
     ),
+    "SecAgg adds in a ring of one cohort; here each peer is a hub. Use channel=Plain().": parts(
+        PUBLIC, RING, INTEGERS, select=PEERS
+    ),
+    "FixedPoint makes integers for a ring; Plain is none. Leave it out, or use SecAgg().": parts(SUM, OPEN, INTEGERS),
     "Gaussian with weights by data size: the total weight would be private. Use Mean(public=True).": parts(
         BY_WEIGHT, OPEN, NOISE
     ),

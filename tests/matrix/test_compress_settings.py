@@ -26,6 +26,21 @@ ROWS = (
         bad=(*NONE_NUMBERS, 0, -0.1, 1.1, 2, 100, INF, -INF),
         good=(1, 0.01, 1.0, np.float32(0.5), np.int64(1)),
     ),
+    *rows("FixedPoint", "bound", co.FixedPoint, bad=(*NONE_NUMBERS, 0, -1, INF), good=(1, 0.5, np.float32(0.5), 10**9)),
+    *rows(
+        "FixedPoint",
+        "heaviest",
+        lambda v: co.FixedPoint(1, heaviest=v),
+        bad=(*NONE_NUMBERS, 0, -1, INF),
+        good=(1, 0.5, np.float32(0.5), 10**9),
+    ),
+    *rows(
+        "FixedPoint",
+        "metrics",
+        lambda v: co.FixedPoint(1, metrics=v),
+        bad=(None, 1, "loss", b"x", {}, [1], [""], ["a", "a"], [None]),
+        good=((), ("loss",), ["loss", "accuracy"]),
+    ),
     *rows("TopK", "feedback", lambda v: co.TopK(0.1, feedback=v), bad=NO_FLAG, good=(True, False, np.True_)),
     *rows("TopK", "most", lambda v: co.TopK(0.1, most=v), bad=(*NO_WHOLE, 0, -1), good=(*WHOLE, 10**30)),
 )

@@ -12,11 +12,10 @@ from comity.adapters.rows import columns_of, finite, inputs_of, labels_of, pair
 from comity.core.checks import shown, whole
 from comity.core.contribution import Array, Metrics, Tree
 from comity.core.errors import ConfigError
+from comity.core.nodes import Nodes, chained
 from comity.core.parts import Step
 from comity.core.round import Round
 from comity.core.tree import Layout
-
-_OFFERS = ("adjust", "mask")
 
 
 class Net:
@@ -161,7 +160,7 @@ def _fit(model: "Linear | MLP", params: Tree, data: Any, round: Round, step: Ste
         raise ConfigError(
             f"{who} must be fitted with its own loss. Got Step(loss=...). Use a TorchModel, or soft labels as y."
         )
-    refuse(step, who, _OFFERS)
+    refuse(step, who, ("adjust", "mask"))
     X, y = pair(data, who)
     X, T = inputs_of(X, model.inputs, net.dtype), net.targets(y)
     vector = flat(params, net.layout, who).copy()
@@ -355,6 +354,11 @@ class MLP:
     @cached_property
     def _net(self) -> Net:
         return Net((self.inputs, *self.hidden, max(self.classes, 1)), self.classes)
+
+    @property
+    def nodes(self) -> tuple[Nodes, ...]:
+        """Which weights belong to one neuron, for each hidden layer."""
+        return chained((name, 1) for name in self._net.names)
 
     def init(self, round: Round) -> Tree:
         """Random weights from `round.rng("init")`: {"0.weight": (hidden, inputs), "0.bias": (hidden,), ...} float32."""

@@ -359,7 +359,8 @@ class Step:
 class Model(Protocol):
     """An ordinary model behind one face. Parameters are a Tree whose leaves are views of one flat vector.
 
-    Optional: `norms`, the leaves of layers with running statistics, and `recalibrate(params, x)`: new statistics.
+    Optional: `norms`, the leaves of layers with running statistics, and `recalibrate(params, x)`: new statistics;
+    `nodes`, which weights belong to one channel or neuron (core.nodes).
     """
 
     @property

@@ -144,6 +144,13 @@ def _ring_wants_integers(p: Parts) -> str | None:
     return None
 
 
+def _integers_want_a_ring(p: Parts) -> str | None:
+    for t in p.transforms:
+        if getattr(t, "integers", False) and not getattr(p.channel, "ring", False):
+            return f"{_name(t)} makes integers for a ring; {_name(p.channel)} is none. Leave it out, or use SecAgg()."
+    return None
+
+
 def _ring_wants_one_hub(p: Parts) -> str | None:
     if getattr(p.channel, "ring", False) and getattr(p.select, "peers", False):
         return f"{_name(p.channel)} adds in a ring of one cohort; here each peer is a hub. Use channel=Plain()."
@@ -174,6 +181,7 @@ RULES: tuple[Rule, ...] = (
     _bound_holds,
     _ring_wants_integers,
     _ring_wants_one_hub,
+    _integers_want_a_ring,
     _noise_wants_a_public_denominator,
     _gossip_sends_models,
 )

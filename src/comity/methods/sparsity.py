@@ -10,16 +10,21 @@ float leaves of two dimensions or more that are no running statistics: the weigh
 layers. Biases, the weights of normalisation and statistics are never pruned.
 """
 
-from collections.abc import Collection, Mapping
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from comity.core.checks import number, whole, word
+from comity.core.checks import number, refusal, shown, whole, word
 from comity.core.contribution import Array, Contribution
+from comity.core.errors import ConfigError, WireError
+from comity.core.nodes import Nodes
+from comity.core.positions import decode_mask
 
 SCOPES = ("global", "layer")
+PRUNES = ("weights", "nodes")
 
 
 def prunable(params: Mapping[str, Any], statistics: Collection[str] = ()) -> tuple[str, ...]:
@@ -80,10 +85,121 @@ def magnitude_mask(
     """
     density = number("density", "magnitude_mask", density, "[0, 1]")
     word("scope", "magnitude_mask", scope, SCOPES)
-    before = everything(params, statistics) if within is None else {k: np.asarray(v) != 0 for k, v in within.items()}
+    before = _before(params, within, statistics)
     names = sorted(before)
     groups = [names] if scope == "global" else [[name] for name in names]
     return {name: leaf for group in groups if group for name, leaf in _largest(params, density, before, group).items()}
+
+
+def _before(
+    params: Mapping[str, Any], within: Mapping[str, Any] | None, statistics: Collection[str]
+) -> dict[str, Array]:
+    return everything(params, statistics) if within is None else {k: np.asarray(v) != 0 for k, v in within.items()}
+
+
+def node_mask(
+    params: Mapping[str, Any],
+    density: float,
+    nodes: Sequence[Nodes],
+    *,
+    within: Mapping[str, Any] | None = None,
+    scope: str = "global",
+    statistics: Collection[str] = (),
+) -> dict[str, Array]:
+    """The mask without the weakest nodes: whole channels and neurons, with what leads to them and what reads them.
+
+    As many of the weakest go as it takes to keep at most `density` of the weights; the strongest of each layer stays
+    in any case. What a node that is gone still puts out, through its bias or its normalisation, nothing reads.
+
+    The strength of a node is the mean of w^2 over the weights that lead to it ("minimum weight", Molchanov et al., ICLR
+    2017, section 2.2), divided by the L2 norm of these numbers over its layer, so that layers can be compared (ibid.,
+    layer-wise l2-normalisation). They prune feature maps one at a time by a Taylor criterion; the magnitude needs no
+    data at the hub.
+
+    Args:
+        params: {name: array}; what is not prunable is passed over.
+        density: the share of all prunable weights to keep at most, in [0, 1]; at 0 one node of each layer is left.
+        nodes: of the model: `model.nodes`.
+        within: as of `magnitude_mask`.
+        scope: "global" compares all nodes with each other; "layer" by their ranks, so that each layer loses about the
+            same share of its nodes.
+        statistics: names that are running statistics.
+
+    Returns:
+        {name: bool array}; with `within`, never True where that is False.
+
+    Raises:
+        ConfigError: a density outside [0, 1], or another scope.
+
+    Example:
+        >>> from comity.core.nodes import chained
+        >>> params = {"0.weight": np.array([[3.0], [1.0]]), "2.weight": np.array([[1.0, 9.0]])}
+        >>> node_mask(params, 0.5, chained([("0", 0), ("2", 1)]))
+        {'0.weight': array([[ True],
+               [False]]), '2.weight': array([[ True, False]])}
+    """
+    density = number("density", "node_mask", density, "[0, 1]")
+    word("scope", "node_mask", scope, SCOPES)
+    before = _before(params, within, statistics)
+    weakest, most = _weakest(params, nodes, scope), density * kept(before)[1] + 1e-9
+    fits = bisect_left(range(len(weakest)), True, key=lambda n: kept(_without(before, nodes, weakest[:n]))[0] <= most)
+    return _without(before, nodes, weakest[:fits])
+
+
+def _weakest(params: Mapping[str, Any], nodes: Sequence[Nodes], scope: str) -> Array:
+    """(nodes, 2) int64: group and number of the nodes that may go, the weakest first."""
+    out = [np.empty((0, 3))]
+    for i, group in enumerate(nodes):
+        strength = _strength(group, params)
+        rank = np.argsort(np.argsort(strength, kind="stable"), kind="stable")
+        scale = rank / len(rank) if scope == "layer" else strength
+        out.append(np.stack([scale, np.full(len(rank), i), np.arange(len(rank))], 1)[rank < len(rank) - 1])
+    found = np.concatenate(out)
+    return found[np.argsort(found[:, 0], kind="stable"), 1:].astype("int64")
+
+
+def _strength(group: Nodes, params: Mapping[str, Any]) -> Array:
+    """(nodes,) float64; a node with a NaN is the strongest, so that whoever checks the values finds it."""
+    mean = np.square(group.weights(params, led=True)[0].astype("float64")).mean(1)
+    whole = np.sqrt(np.square(mean).sum())
+    return np.asarray(np.nan_to_num(mean / whole if whole else mean, nan=np.inf))
+
+
+def _without(mask: Mapping[str, Array], nodes: Sequence[Nodes], gone: Array) -> dict[str, Array]:
+    """A mask without these nodes."""
+    out = {name: leaf.copy() for name, leaf in mask.items()}
+    for i, group in enumerate(nodes):
+        out_of = np.zeros(group.count(out), bool)
+        out_of[gone[gone[:, 0] == i, 1]] = True
+        group.cut(out, out_of)
+    return out
+
+
+def pruned(who: Any, params: Mapping[str, Any], density: float, within: Mapping[str, Any]) -> dict[str, Array]:
+    """The mask of a method after it has pruned on, weights or nodes, to a density."""
+    if who.prune == "weights":
+        return magnitude_mask(params, density, within=within, scope=who.scope)
+    return node_mask(params, density, getattr(who.model, "nodes", ()), within=within, scope=who.scope)
+
+
+def pruning_fits(who: Any, params: Mapping[str, Any]) -> None:
+    """Refuse a method that prunes nodes where there are none, or more than leave one in each layer.
+
+    Raises:
+        ConfigError: says which.
+    """
+    if who.prune == "weights":
+        return
+    name = type(who).__name__
+    if not getattr(who.model, "nodes", ()):
+        raise ConfigError(
+            f"The 'model' of {name} must have hidden nodes for prune='nodes', as MLP(...) and a TorchModel of a chain "
+            f"of layers have. Got {shown(who.model)}, which has none. Use prune='weights'."
+        )
+    least = density(pruned(who, params, 0.0, everything(params, who.model.statistics)))
+    if who.density < least:
+        must = f">= {least:.4f}, so that a node of each layer is left"
+        raise refusal("density", name, must, who.density, "Keep more, or use prune='weights'.")
 
 
 def _largest(
@@ -148,6 +264,61 @@ def cubic(round: int, until: int, final: float, *, first: float = 1.0) -> float:
     done = whole("round", "cubic", round) / max(whole("until", "cubic", until), 1e-12)
     final, first = number("final", "cubic", final, "[0, 1]"), number("first", "cubic", first, "[0, 1]")
     return final + (first - final) * (1.0 - min(1.0, done if until else 1.0)) ** 3
+
+
+def schedule_fits(who: Any) -> None:
+    """Refuse, of a method that prunes by a schedule, `rounds`, `density`, `begin`, `by` or `scope` out of range.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    of = type(who).__name__
+    object.__setattr__(who, "rounds", whole("rounds", of, who.rounds, 1))
+    for name, interval in (("density", "(0, 1]"), ("begin", "[0, 1)"), ("by", "[0, 1]")):
+        object.__setattr__(who, name, number(name, of, getattr(who, name), interval))
+    word("scope", of, who.scope, SCOPES)
+    if who.by < who.begin:
+        raise refusal("by", of, f"a number >= begin, which is {who.begin}", who.by)
+
+
+def scheduled(who: Any, closed: int) -> float:
+    """The density after so many closed rounds, by the schedule of a method that `schedule_fits`."""
+    begin, until = round(who.begin * who.rounds), round(who.by * who.rounds)
+    return cubic(max(closed - begin, 0), until - begin, who.density) if closed > begin else 1.0
+
+
+def to_prune(who: Any, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of what a method may prune of its model.
+
+    Raises:
+        ConfigError: there is nothing.
+    """
+    names = prunable(params, who.model.statistics)
+    if not names:
+        raise ConfigError(
+            f"The 'model' of {type(who).__name__} must have a weight of two dimensions or more to prune. "
+            f"Got {shown(who.model)} with {', '.join(sorted(params)[:5])}. Use FedAvg."
+        )
+    return names
+
+
+def decoded(given: Any, own: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Array]:
+    """Masks as they travel, {name: bytes of core.positions}, as bool arrays of the shapes of `own`.
+
+    Raises:
+        ConfigError: not exactly these names, or bytes that are no mask of this size.
+    """
+    if not isinstance(given, Mapping) or given.keys() != set(names):
+        raise unlike(f"a mask of {', '.join(names)}", given)
+    try:
+        return {name: decode_mask(given[name], own[name].size).reshape(own[name].shape) for name in names}
+    except WireError as error:
+        raise ConfigError(f"A ticket must fit the model. {error} Use one of the same model.") from error
+
+
+def unlike(must: str, got: Any) -> ConfigError:
+    """The refusal of a ticket of another model."""
+    return ConfigError(f"A ticket must fit the model: {must}. Got {shown(got)}. Use one of the same model.")
 
 
 def sparse_delta(

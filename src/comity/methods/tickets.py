@@ -12,26 +12,38 @@ Everybody has the same mask, so contributions are sums like any other: secure ag
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from comity.combine.mean import Mean
-from comity.core.checks import number, refusal, shown, whole, word
+from comity.core.checks import number, shown, whole, word
 from comity.core.contribution import Array, Contribution, Tree
-from comity.core.errors import ConfigError, ContributionError, WireError
+from comity.core.errors import ConfigError, ContributionError
 from comity.core.fits import Unchanged
-from comity.core.parts import Combiner, Model, Secret, Step
-from comity.core.positions import decode_mask, encode_mask
-from comity.core.rng import Rng
+from comity.core.parts import Combiner, Model, Secret
+from comity.core.positions import encode_mask
 from comity.core.round import Round
 from comity.core.spec import Spec, check, like
 from comity.core.tree import ravel, tree_map, unravel
-from comity.methods.sparsity import SCOPES, cubic, everything, kept, magnitude_mask, masked, prunable
+from comity.methods.augmenting import Augment, augment_fits, fitted_anew
+from comity.methods.sparsity import (
+    PRUNES,
+    decoded,
+    everything,
+    masked,
+    prunable,
+    pruned,
+    pruning_fits,
+    schedule_fits,
+    scheduled,
+    to_prune,
+    unlike,
+)
 from comity.methods.steps import as_dict, first
-from comity.methods.training import fitted, held_out, model_fits, rows_fit, weighed
+from comity.methods.training import held_out, model_fits, weighed
 
 TICKET = frozenset(("values", "rest", "mask"))
 STATE = frozenset(("params", "ema", "velocity", "closed"))
@@ -52,6 +64,11 @@ class Tickets:
     2022; `FedLTN` here), where each participant prunes its own; so does BatchNorm, which is averaged like all else.
     Prunable are weights of linear, convolution and embedding layers: leaves of two dimensions or more.
 
+    With prune="nodes" whole channels and neurons of hidden layers go, the weakest first, until at most the density is
+    kept; the strongest of each layer stays. The strength is that of the weights that lead to a node (minimum weight
+    with layer-wise normalisation, Molchanov et al., ICLR 2017). `co.shrink(net, mask=tickets.mask(run.shared))` takes
+    them out afterwards: the network is then faster, and not only its file smaller.
+
     What is shared (`run.shared`) is a ticket: {"values": {name: (kept,) array}, "rest": {name: array}, "mask":
     {name: bytes of core.positions}}; `params` makes parameters of it. While there are rounds to come it holds the
     parameters as they are; after the last of `rounds` the average, so that the last scores are those of what is
@@ -67,6 +84,8 @@ class Tickets:
         ema: how slowly the average moves, in [0, 1); 0 deploys the last parameters. From 100 rounds on 0.9 does.
         scope: "global" compares all weights with each other; "layer" only those of one layer, and each comes to the
             density. Where little is left of a small model, "global" may take a whole layer.
+        prune: "weights" one by one, or "nodes", which wants a model that has `nodes`: an MLP, or a TorchModel of a
+            chain of layers.
         bound: the largest absolute value of a change, > 0; what passes it is refused.
         start: parameters to begin with, or a ticket (`run.shared`, whose mask it keeps), or the state of another run of
             such a method (`run.state`), whose schedule goes on after the rounds that it closed.
@@ -95,20 +114,18 @@ class Tickets:
     momentum: float = 0.5
     ema: float = 0.8
     scope: str = "global"
+    prune: str = "weights"
     bound: float = math.inf
     start: Tree = None
     tells: ClassVar[Any] = Unchanged("share", "expect", yes="all", no="each")
 
     def __post_init__(self) -> None:
         model_fits(self, "statistics")
-        object.__setattr__(self, "rounds", whole("rounds", "Tickets", self.rounds, 1))
-        within = {"density": "(0, 1]", "begin": "[0, 1)", "by": "[0, 1]", "momentum": "[0, 1)", "ema": "[0, 1)"}
-        for name, interval in within.items():
-            object.__setattr__(self, name, number(name, "Tickets", getattr(self, name), interval))
-        word("scope", "Tickets", self.scope, SCOPES)
+        schedule_fits(self)
+        for name in ("momentum", "ema"):
+            object.__setattr__(self, name, number(name, "Tickets", getattr(self, name), "[0, 1)"))
+        word("prune", "Tickets", self.prune, PRUNES)
         number("bound", "Tickets", self.bound, "(0, inf]", hint="Use math.inf for none.")
-        if self.by < self.begin:
-            raise refusal("by", "Tickets", f"a number >= begin, which is {self.begin}", self.by)
         self.init(Round("start", 0))
 
     @property
@@ -118,17 +135,13 @@ class Tickets:
 
     def density_after(self, closed: int) -> float:
         """The density after so many closed rounds, of all prunable weights together."""
-        begin, until = round(self.begin * self.rounds), round(self.by * self.rounds)
-        return cubic(max(closed - begin, 0), until - begin, self.density) if closed > begin else 1.0
+        return scheduled(self, closed)
 
     def init(self, round: Round) -> Any:
         """The ticket that keeps everything, or what `start` gives."""
         own: Any = self.model.init(round)
-        if not prunable(own, self.model.statistics):
-            raise ConfigError(
-                "The 'model' of Tickets must have a weight of two dimensions or more to prune. "
-                f"Got {shown(self.model)} with {', '.join(sorted(own)[:5])}. Use FedAvg."
-            )
+        to_prune(self, own)
+        pruning_fits(self, own)
         if isinstance(self.start, Mapping) and self.start.keys() == STATE:
             return self._going_on(own, self.start)
         given: Any = self.start
@@ -157,7 +170,7 @@ class Tickets:
         own: Any = self.model.init(round)
         before = self._mask(was, own)
         share = self.density_after(closed)
-        after = magnitude_mask(_dense(params, before, own), share, within=before, scope=self.scope)
+        after = pruned(self, _dense(params, before, own), share, before)
         mask = {name: encode_mask(leaf) for name, leaf in after.items()}
         inside = {name: leaf[before[name]] for name, leaf in after.items()}
         now = {**_cut(params, inside), "mask": mask}
@@ -274,18 +287,13 @@ class SharedTicketTrainer:
     model: Model
     data: Any = field(metadata={"data": True}, repr=False)
     epochs: float | None = None
-    augment: Callable[[Array, Rng], Array] | None = None
+    augment: Augment | None = None
     test: Any = field(default=None, metadata={"data": True}, repr=False)
     valid: Any = field(default=None, metadata={"data": True}, repr=False)
 
     def __post_init__(self) -> None:
         model_fits(self, "fit()", "statistics")
-        if self.epochs is not None:
-            number("epochs", "SharedTicketTrainer", self.epochs, "[0, inf)", hint="None is the model's own.")
-        if self.augment is not None:
-            if not callable(self.augment):
-                raise refusal("augment", "SharedTicketTrainer", "a function of x and a Generator", self.augment)
-            rows_fit(self, "data")
+        augment_fits(self)
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
         """The change of the ticket weighted by examples; or scores when scores are asked for."""
@@ -293,11 +301,7 @@ class SharedTicketTrainer:
         buffers = mine.get("buffers", {})
         if shared.kind == "score":
             return Contribution("score", None, metrics=held_out(self, params, buffers)), local
-        who, step = self._augmented(round)
-        some, all_ = kept(mask)
-        after, buffers, metrics = fitted(who, params, buffers, round, replace(step, mask=mask if some < all_ else None))
-        if who is not self:
-            metrics = {**metrics, "examples": (float(len(self.data[1])), 1.0)}
+        after, buffers, metrics = fitted_anew(self, params, buffers, round, mask)
         change = _packed({name: np.subtract(after[name], leaf) for name, leaf in params.items()}, mask)
         reply = weighed(self, "delta", {k: change[k] for k in ("values", "rest")}, metrics)
         return reply, ({**mine, "buffers": buffers} if buffers else mine)
@@ -312,20 +316,6 @@ class SharedTicketTrainer:
         mask = _mask(ticket, own, prunable(own, self.model.statistics))
         return _dense(ticket, mask, own), mask
 
-    def _augmented(self, round: Round) -> tuple["SharedTicketTrainer", Step]:
-        """Whose data a fit is of, and for how many epochs."""
-        if self.augment is None:
-            return self, Step(epochs=self.epochs)
-        epochs = float(getattr(self.model, "epochs", 1) if self.epochs is None else self.epochs)
-        copies, rng = max(1, math.ceil(epochs)), round.mine("augment")
-        x, y = (np.asarray(v) for v in self.data)
-        made = [np.asarray(self.augment(x, rng)) for _ in range(copies)]
-        if any(m.shape[:1] != x.shape[:1] for m in made):
-            got = f"{made[0].shape} from {x.shape}"
-            raise ConfigError(f"The 'augment' of SharedTicketTrainer must give as many rows as it is given. Got {got}.")
-        data = np.concatenate(made), np.concatenate([y] * copies)
-        return replace(self, data=data, augment=None), Step(epochs=epochs / copies)
-
 
 def _packed(params: Mapping[str, Any], mask: Mapping[str, Array]) -> dict[str, Any]:
     """A ticket: the values that are kept, in C order, the rest as it is, and the mask."""
@@ -337,13 +327,7 @@ def _packed(params: Mapping[str, Any], mask: Mapping[str, Array]) -> dict[str, A
 
 
 def _mask(ticket: Any, own: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Array]:
-    given = ticket.get("mask") if isinstance(ticket, Mapping) else None
-    if not isinstance(given, Mapping) or given.keys() != set(names):
-        raise _unlike(f"a mask of {', '.join(names)}", given)
-    try:
-        return {name: decode_mask(given[name], own[name].size).reshape(own[name].shape) for name in names}
-    except WireError as error:
-        raise ConfigError(f"A ticket must fit the model. {error} Use one of the same model.") from error
+    return decoded(ticket.get("mask") if isinstance(ticket, Mapping) else None, own, names)
 
 
 def _dense(ticket: Any, mask: Mapping[str, Array], own: Mapping[str, Any]) -> Any:
@@ -354,13 +338,9 @@ def _dense(ticket: Any, mask: Mapping[str, Array], own: Mapping[str, Any]) -> An
         given = part.get(name) if isinstance(part, Mapping) else None
         shape = (int(mask[name].sum()),) if name in mask else leaf.shape
         if not isinstance(given, np.ndarray) or given.shape != shape or given.dtype.kind not in "fiub":
-            raise _unlike(f"'{name}' of shape {shape}", given)
+            raise unlike(f"'{name}' of shape {shape}", given)
         out[name][mask.get(name, slice(None))] = given
     return out
-
-
-def _unlike(must: str, got: Any) -> ConfigError:
-    return ConfigError(f"A ticket must fit the model: {must}. Got {shown(got)}. Use one of the same model.")
 
 
 def _cut(ticket: Any, inside: Mapping[str, Array]) -> dict[str, Any]:

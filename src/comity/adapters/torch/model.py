@@ -15,6 +15,7 @@ from comity.adapters.common import flat as flat_of
 from comity.adapters.rows import finite
 from comity.adapters.torch.batched import Batched
 from comity.adapters.torch.batches import batches, tensor, tensors
+from comity.adapters.torch.chain import nodes_of
 from comity.adapters.torch.fit import (
     ELEMENTWISE,
     around,
@@ -32,6 +33,7 @@ from comity.adapters.torch.norms import norm_leaves, recalibrated
 from comity.core.checks import refusal, whole, word
 from comity.core.contribution import Array, Metrics, Tree
 from comity.core.errors import ConfigError
+from comity.core.nodes import Nodes
 from comity.core.parts import Step
 from comity.core.round import Round, Turns
 from comity.core.together import Fitted, Plan, Wish
@@ -155,6 +157,20 @@ class TorchModel:
     def norms(self) -> tuple[str, ...]:
         """Leaves of layers with running statistics (BatchNorm): weights, biases, averaged statistics; not if frozen."""
         return norm_leaves(self._own, {path[0] for path in self._flat.layout.paths})
+
+    @property
+    def nodes(self) -> tuple[Nodes, ...]:
+        """Which weights belong to one channel or neuron, for each hidden layer whose weights are not frozen.
+
+        Raises:
+            ConfigError: the module is no chain that `co.shrink` can follow; says what is in the way.
+        """
+        try:
+            return nodes_of(self._own, {path[0] for path in self._flat.layout.paths})
+        except ConfigError as error:
+            raise ConfigError(
+                f"The module must be a chain of layers for its nodes to be known. Got this: {error}"
+            ) from error
 
     def buffers_policy(self) -> dict[str, Policy]:
         """What becomes of each buffer: name to "average", "local", "reset" or "frozen"."""

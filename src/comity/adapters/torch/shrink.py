@@ -5,52 +5,34 @@ same, and the next Conv2d or Linear the inputs that came from them.
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from comity.adapters.torch.chain import ADVICE, LAYERS, NORMS, followed, nodes_of
 from comity.core.checks import is_number, number, refusal, shown, word
 from comity.core.errors import ConfigError, nearest
 
-_LAYERS = (nn.Conv2d, nn.Linear)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
-_FREE = (
-    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh,
-    nn.Hardswish, nn.Softsign, nn.Dropout, nn.Dropout2d,
-)  # fmt: skip
-"""What acts on each number alone and leaves 0 as it is."""
-_ADVICE = "Shrink a chain of Conv2d, Linear, BatchNorm, ReLU, pooling and Flatten."
 
-
-@dataclass
-class _Stream:
-    """What flows between two layers: which channels of how many are left, maps or rows."""
-
-    left: Tensor | None = None
-    full: int = 0
-    maps: bool = False
-    flattened: bool = False
-
-    def of(self, name: str, features: int) -> Tensor | None:
-        """Which of a layer's inputs are left; a channel that was flattened is several of them."""
-        if self.left is None:
-            return None
-        each, more = divmod(features, self.full)
-        if more or (each != 1 and not self.flattened):
-            raise ConfigError(f"The layer '{name}' must take {self.full} channels. Got {features}. {_ADVICE}")
-        return (self.left[:, None] * each + torch.arange(each)).reshape(-1)
-
-
-def shrink(net: nn.Module, keep: float | Mapping[str, float], *, by: str = "weights") -> nn.Module:
+def shrink(
+    net: nn.Module,
+    keep: float | Mapping[str, float] | None = None,
+    *,
+    by: str = "weights",
+    mask: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """A copy of a network without its weakest channels and neurons: a smaller, ordinary, dense network.
 
     In every layer but the last that makes channels, the given share of outputs stays; the others go with the weights
     that led to them and from them. It computes what the network computes when these channels are zero, and is faster on
     any device. Train it on for some rounds: what was learnt in other channels leaned on them.
+
+    With a mask exactly those go of whose weights none is kept: neither one that leads to them nor one that reads them.
+    That is what `Tickets(prune="nodes")` makes, and nothing changes then: the small network gives the outputs of the
+    masked one in evaluation mode, but for rounding. Of a layer of which nothing is kept the first node stays.
 
     The strength of a channel is the sum of the magnitudes of the weights that lead to it (Li et al., ICLR 2017), or the
     magnitude of its weight in the BatchNorm right after (Liu et al., ICCV 2017, network slimming). Departures: slimming
@@ -59,9 +41,13 @@ def shrink(net: nn.Module, keep: float | Mapping[str, float], *, by: str = "weig
 
     Args:
         net: an nn.Sequential, nested or not, of Conv2d (one group), BatchNorm, Linear, activations that leave 0 as it
-            is, dropout, pooling and Flatten; it is not changed. What follows the last Conv2d or Linear may be anything.
-        keep: the share of outputs that stays, (0, 1], rounded, at least one; or {name of a layer: share}.
-        by: "weights" or "scale".
+            is, dropout, pooling and Flatten; it is not changed. What follows the last Conv2d or Linear may be anything,
+            and so may what comes before the first, if it has no parameters.
+        keep: the share of outputs that stays, (0, 1], rounded, at least one; or {name of a layer: share}; None with a
+            mask.
+        by: "weights" or "scale"; of no account with a mask.
+        mask: in the place of `keep`: {name of a parameter: array}, where not 0 is kept: a mask, or the parameters
+            themselves. What it does not name is kept. The weights of `net` are to be 0 where it is.
 
     Returns:
         The copy; names of layers are the same.
@@ -79,13 +65,14 @@ def shrink(net: nn.Module, keep: float | Mapping[str, float], *, by: str = "weig
           (2): Linear(in_features=4, out_features=2, bias=True)
         )
     """
-    left = nodes(net, keep, by=by)
-    small = copy.deepcopy(net)
-    stream = _Stream()
-    layers = _chain(small)
-    last = _last(layers)
-    for name, layer in layers[: last + 1]:
-        _cut(name, layer, stream, left.get(name))
+    small, before, left = copy.deepcopy(net), None, _left(net, keep, by, mask)
+    for name, layer, each in followed(small):
+        inputs = None if before is None else (before[:, None] * each + torch.arange(each)).reshape(-1)
+        if type(layer) in NORMS:
+            _cut_norm(layer, inputs)
+        elif type(layer) in LAYERS:
+            before = left.get(name)
+            _cut_layer(layer, inputs, before)
     return small
 
 
@@ -96,19 +83,49 @@ def nodes(net: nn.Module, keep: float | Mapping[str, float], *, by: str = "weigh
         ConfigError: as `shrink`.
     """
     word("by", "shrink", by, ("weights", "scale"))
-    layers = _chain(net)
-    last = _last(layers)
-    for name, layer in layers[:last]:
-        _understood(name, layer)
-    makers = [(i, name, layer) for i, (name, layer) in enumerate(layers[:last]) if isinstance(layer, _LAYERS)]
+    layers = followed(net)[:-1]
+    makers = [(i, name, layer) for i, (name, layer, _) in enumerate(layers) if type(layer) in LAYERS]
     if not makers:
-        raise ConfigError(f"The 'net' of shrink must have a hidden layer. Got none. {_ADVICE}")
+        raise _no_hidden()
     shares = _shares(keep, [name for _, name, _ in makers])
+    after = [layer for _, layer, _ in layers[1:]] + [None]
     return {
-        name: _strongest(_strength(layer, layers[i + 1][1], by), shares[name])
-        for i, name, layer in makers
-        if name in shares
+        name: _strongest(_strength(layer, after[i], by), shares[name]) for i, name, layer in makers if name in shares
     }
+
+
+def _left(net: nn.Module, keep: Any, by: str, mask: Any) -> dict[str, Tensor]:
+    if (keep is None) == (mask is None):
+        got = "neither" if mask is None else "both"
+        raise ConfigError(
+            f"The 'keep' of shrink must be given, or 'mask' in its place. Got {got}. Use shrink(net, 0.5)."
+        )
+    return nodes(net, keep, by=by) if mask is None else _alive(net, mask)
+
+
+def _no_hidden() -> ConfigError:
+    return ConfigError(f"The 'net' of shrink must have a hidden layer. Got none. {ADVICE}")
+
+
+def _alive(net: nn.Module, mask: Any) -> dict[str, Tensor]:
+    """Which outputs have a weight that is kept, as `nodes` gives it."""
+    own = {name: p.detach() for name, p in (*net.named_parameters(), *net.named_buffers())}
+    groups = nodes_of(net, own)
+    if not groups:
+        raise _no_hidden()
+    if not isinstance(mask, Mapping):
+        raise refusal("mask", "shrink", "{name of a parameter: array}", mask, "Use the mask of a ticket.")
+    seen = {name: np.ones(tuple(p.shape), bool) for name, p in own.items()}
+    for name, given in mask.items():
+        if name not in seen or np.shape(given) != seen[name].shape:
+            must = f"'{name}' of shape {seen[name].shape}" if name in seen else "names of the net's parameters"
+            raise ConfigError(
+                f"The 'mask' of shrink must have {must}. Got {shown(given if name in seen else name)}. "
+                "Use that of the same network."
+            )
+        seen[name] = np.asarray(given) != 0
+    found = {group.name: np.flatnonzero(group.alive(seen)) for group in groups}
+    return {name: torch.from_numpy(kept if len(kept) else np.zeros(1, "int64")) for name, kept in found.items()}
 
 
 def _shares(keep: Any, names: Sequence[str]) -> dict[str, float]:
@@ -123,49 +140,8 @@ def _shares(keep: Any, names: Sequence[str]) -> dict[str, float]:
     return {name: number(f"keep['{name}']", "shrink", share, "(0, 1]") for name, share in keep.items()}
 
 
-def _chain(net: Any, path: str = "") -> list[tuple[str, Any]]:
-    """The layers in order, by name; each stands once."""
-    if type(net) is not nn.Sequential:
-        if path:
-            return [(path, net)]
-        raise refusal("net", "shrink", "an nn.Sequential", net, _ADVICE)
-    prefix = f"{path}." if path else ""
-    found = [pair for name, module in net.named_children() for pair in _chain(module, f"{prefix}{name}")]
-    if not path and (len(net) == 0 or len({id(module) for _, module in found}) != _count(net)):
-        raise ConfigError(f"The 'net' of shrink must use each layer once. Got one that is there again. {_ADVICE}")
-    return found
-
-
-def _count(net: nn.Sequential) -> int:
-    return sum(_count(module) if type(module) is nn.Sequential else 1 for module in net)
-
-
-def _last(layers: Iterable[tuple[str, Any]]) -> int:
-    """The place of the last layer with weights: its outputs are the answer, and stay."""
-    places = [i for i, (_, layer) in enumerate(layers) if type(layer) in _LAYERS]
-    if not places:
-        raise ConfigError(f"The 'net' of shrink must have a Conv2d or Linear. Got none. {_ADVICE}")
-    return places[-1]
-
-
-def _understood(name: str, layer: Any) -> None:
-    kind = type(layer)
-    fine = kind in (*_LAYERS, *_NORMS, *_POOLS, *_FREE, nn.Flatten)
-    why = ""
-    if fine and kind is nn.Conv2d and layer.groups != 1:
-        fine, why = False, f" with {layer.groups} groups"
-    if fine and kind in _NORMS and (layer.weight is None or layer.running_mean is None):
-        fine, why = False, " without weights or running statistics"
-    if fine and kind is nn.Flatten and (layer.start_dim, layer.end_dim) != (1, -1):
-        fine, why = False, f" from axis {layer.start_dim} to {layer.end_dim}"
-    if fine and getattr(layer, "return_indices", False):
-        fine, why = False, " that returns indices"
-    if not fine:
-        raise ConfigError(f"The layer '{name}' must be one that shrink can follow. Got {kind.__name__}{why}. {_ADVICE}")
-
-
 def _strength(layer: Any, after: Any, by: str) -> Tensor:
-    weight: Tensor = (after if by == "scale" and type(after) in _NORMS else layer).weight.detach()
+    weight: Tensor = (after if by == "scale" and type(after) in NORMS else layer).weight.detach()
     return weight.abs().reshape(len(weight), -1).sum(1)
 
 
@@ -174,30 +150,6 @@ def _strongest(strength: Tensor, share: float) -> Tensor:
     kept = max(1, round(share * len(strength)))
     order = torch.argsort(strength.cpu(), descending=True, stable=True)
     return order[:kept].sort().values
-
-
-def _cut(name: str, layer: Any, stream: _Stream, left: Tensor | None) -> None:
-    """Take out of a layer what is gone before it, and what shall go after it."""
-    _understood(name, layer)
-    kind = type(layer)
-    if kind is nn.Flatten:
-        stream.flattened, stream.maps = stream.flattened or stream.maps, False
-    elif kind in _NORMS:
-        _kind_fits(name, kind is nn.BatchNorm2d, stream)
-        _cut_norm(layer, stream.of(name, layer.num_features))
-    elif kind in _LAYERS:
-        if stream.full:
-            _kind_fits(name, kind is nn.Conv2d, stream)
-        inputs = stream.of(name, layer.weight.shape[1])
-        stream.full, stream.left, stream.maps = layer.weight.shape[0], left, kind is nn.Conv2d
-        stream.flattened = False
-        _cut_layer(layer, inputs, left)
-
-
-def _kind_fits(name: str, maps: bool, stream: _Stream) -> None:
-    if stream.full and maps != stream.maps:
-        what = ("maps", "rows") if maps else ("rows", "maps")
-        raise ConfigError(f"The layer '{name}' must be given {what[0]}. Got {what[1]}. Put a Flatten between.")
 
 
 @torch.no_grad()

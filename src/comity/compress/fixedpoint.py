@@ -98,7 +98,9 @@ class FixedPoint:
             weight = tree_map(lambda x: np.asarray(x) * (self.heaviest / most), value["weight"])
         metrics = {name: pair for name, pair in c.metrics.items() if pair[1]}
         whole = value.get("whole")
-        return replace(c, value=fixed if whole is None else _merged(fixed, whole), weight=weight, metrics=metrics), state
+        return replace(
+            c, value=fixed if whole is None else _merged(fixed, whole), weight=weight, metrics=metrics
+        ), state
 
 
 class _Count:

@@ -1,20 +1,22 @@
 """An audit of a run: is its ledger whole, is it the one that was kept, who was heard when, what was spent."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from comity.core.checks import path
-from comity.core.errors import ConfigError, LedgerError
+from comity.core.checks import number, path
+from comity.core.errors import ConfigError, LedgerError, nearest
 from comity.core.recipe import canonical
 from comity.ledger.peek import Seen, peek
 from comity.ledger.record import GENESIS, Entry, Ledger, Refusal, check_chain, digest
+from comity.privacy.accounting import Privacy, spent
 
 NO_MECHANISM = "no privacy mechanism in this recipe"
 _HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -61,6 +63,7 @@ class Audit:
         times: Unix seconds of the first and the last entry; None where there is none.
         spends: the facts of each use of privacy budget.
         kept: what the comparison with a kept copy showed; "" where there was none.
+        delta: at which `epsilon` and `guarantees` are.
     """
 
     folder: Path
@@ -76,6 +79,7 @@ class Audit:
     times: tuple[float, float] | None = None
     spends: tuple[Any, ...] = field(default=(), hash=False)
     kept: str = ""
+    delta: float = 1e-5
 
     @property
     def ok(self) -> bool:
@@ -93,8 +97,26 @@ class Audit:
         n = len(self.spends)
         return f"{n} {'spend' if n == 1 else 'spends'} recorded" if n else NO_MECHANISM
 
+    @property
+    def guarantees(self) -> tuple[Privacy, ...]:
+        """What the recorded spends guarantee: for each unit, and each party that spent of its own; () for none.
 
-def audit(folder: str | Path, *, against: str | Path | None = None) -> Audit:
+        Raises:
+            ConfigError: a spend that is unknown here, or dp-accounting is missing.
+        """
+        return spent(self.spends, self.delta)
+
+    @property
+    def epsilon(self) -> float:
+        """The largest epsilon of the guarantees; infinite where there is none.
+
+        Raises:
+            ConfigError: as of `guarantees`.
+        """
+        return max((found.epsilon for found in self.guarantees), default=math.inf)
+
+
+def audit(folder: str | Path, *, against: str | Path | None = None, delta: float = 1e-5) -> Audit:
     """Check a run's folder, which may be in use, without a lock, its recipe or a write.
 
     A chain shows every change inside it, but not one that was made anew from some entry on: only a head that
@@ -103,9 +125,10 @@ def audit(folder: str | Path, *, against: str | Path | None = None) -> Audit:
     Args:
         folder: of a run.
         against: a text file with the 64 digits of a head that was kept, or the folder of a copy of the run.
+        delta: in [0, 1): epsilon is computed at it.
 
     Raises:
-        ConfigError: no run there, or `against` is neither.
+        ConfigError: no run there, `against` is neither, or an impossible `delta`.
         LedgerError: the database cannot be read at all.
 
     Example:
@@ -121,6 +144,7 @@ def audit(folder: str | Path, *, against: str | Path | None = None) -> Audit:
         >>> found.privacy
         'no privacy mechanism in this recipe'
     """
+    delta = float(number("delta", "audit", delta, "[0, 1)"))
     seen = peek(path("folder", "audit", folder), thorough=True)
     intact, broken = _chain(seen.entries, seen.head)
     good = seen.entries[:intact]
@@ -142,7 +166,24 @@ def audit(folder: str | Path, *, against: str | Path | None = None) -> Audit:
         times=(good[0].time, good[-1].time) if good else None,
         spends=tuple(entry.facts for entry in good if entry.kind == "spend"),
         kept=kept,
+        delta=delta,
     )
+
+
+def audit_of(founds: Sequence[Audit], name: str) -> tuple[Privacy, ...]:
+    """What one party's own spends and everybody's guarantee over several runs, at the delta of the first.
+
+    Raises:
+        ConfigError: no run knows the party, or as of `Audit.guarantees`.
+    """
+    spends: list[Any] = [facts for found in founds for facts in found.spends]
+    owners = [str(facts.get("who", "")).split("\n") for facts in spends]
+    known = {who for found in founds for who in found.parties} | {who for names in owners for who in names}
+    if not name or name not in known:
+        hint = nearest(name, known - {""})
+        raise ConfigError(f"The party must be one of these runs. Got '{name}', which is none of them.{hint}")
+    mine = [{**facts, "who": ""} for facts, names in zip(spends, owners, strict=True) if {"", name} & {*names}]
+    return tuple(replace(found, who=name) for found in spent(mine, founds[0].delta))
 
 
 def _chain(entries: Sequence[Entry], head: str) -> tuple[int, str]:

@@ -31,7 +31,7 @@ from shots.figures import HEAD, Found, cells, found, summary
 from shots.one import trained
 from shots.plot import draw
 from shots.rates import SEEDS, rate_of, tuned
-from shots.rows import AGAINST, HEADLINE, LINES, METHODS, first
+from shots.rows import AGAINST, HEADLINE, LINES, METHODS, RACES, first
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 ROUNDS, QUICK = 40, 16
@@ -70,7 +70,9 @@ class Kept:
 def asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--splits", default="S10", help=f"comma-separated: {', '.join(SPLITS)}")
-    parser.add_argument("--only", default=",".join(HEADLINE), help=f"all, or of: alone, {', '.join(METHODS)}")
+    parser.add_argument(
+        "--only", default=",".join(HEADLINE), help=f"all, or of: alone, {', '.join([*METHODS, *RACES])}"
+    )
     parser.add_argument("--seeds", default="0", help="such as 0,1 or 10-14")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} rounds, four methods")
@@ -163,7 +165,7 @@ def about() -> dict[str, Any]:
 
 def main() -> None:
     given = asked()
-    names = ["alone", *METHODS] if given.only == "all" else given.only.split(",")
+    names = ["alone", *METHODS, *RACES] if given.only == "all" else given.only.split(",")
     rounds = given.rounds
     if given.quick:
         names, rounds = ["alone", "fedavg", "fedbn", "tickets"], QUICK

@@ -14,7 +14,7 @@ from comity.core.wire import encode_tree
 from comity.deploy.ticket import Ticket
 from comity.methods.tuning import finished
 from shots import net
-from shots.rows import ASKED, METHODS, Method, Task, changes, trainer
+from shots.rows import ASKED, METHODS, RACES, UNTIL, Method, Task, changes, trainer
 
 
 @dataclass(frozen=True)
@@ -50,24 +50,35 @@ def trained(
         return alone(net.model(shape, seed, rate=rate), clients, seed, rounds) | {
             "seconds": time.process_time() - begun
         }
-    how = METHODS[name]
-    rounds = max(1, round(how.rounds * rounds))
-    model = net.model(shape, seed, changes=changes(split) if how.augmented else None, rate=rate)
-    task = Task(model, rounds)
-    people = {n: Seen(how.who(task, c)) for n, c in clients.items()}
-    fed = co.Collaboration(
-        how.hub(task), people, transforms=how.transforms(), select=how.select(list(people)), seed=seed
-    )
-    run = fed.run(rounds=rounds)
+    some = [name] if name in METHODS else list(RACES[name])
+    rounds = max(1, round(METHODS[some[0]].rounds * rounds))
+    feds = {n: collaboration(METHODS[n], split, shape, clients, seed, rounds, rate) for n in some}
+    if len(some) == 1:
+        run, best, more = feds[name].run(rounds=rounds), name, (0, 0)
+    else:
+        race = co.race(feds, rounds, after=round(UNTIL * rounds))
+        run, best = race.run, race.winner
+        more = race.bytes_up - run.ledger.bytes_up, race.bytes_down - run.ledger.bytes_down
     lost = [*run.ledger.refused, *run.ledger.dropped]
     assert not lost, lost
-    ways = {way: tried(way, how, model, people, clients, seed, rounds) for way in how.ways}
-    facts = {"up": sent(run, "up"), "down": sent(run, "down"), "dense": dense(model), "rounds": rounds}
-    return {**facts, "ways": ways, "seconds": time.process_time() - begun}
+    how, fed = METHODS[best], feds[best]
+    ways = {way: tried(way, how, fed.method.model, fed.participants, clients, seed, rounds) for way in how.ways}
+    facts = {"up": sent(run, "up") + more[0], "down": sent(run, "down") + more[1], "winner": best, "rounds": rounds}
+    return {**facts, "dense": dense(fed.method.model), "ways": ways, "seconds": time.process_time() - begun}
+
+
+def collaboration(
+    how: Method, split: str, shape: Any, clients: Mapping[str, Any], seed: int, rounds: int, rate: float
+) -> Any:
+    """A method put together for these clients."""
+    task = Task(net.model(shape, seed, changes=changes(split) if how.augmented else None, rate=rate), rounds)
+    people = {n: Seen(how.who(task, c)) for n, c in clients.items()}
+    select = how.select(list(people))
+    return co.Collaboration(how.hub(task), people, transforms=how.transforms(), select=select, seed=seed)
 
 
 def sent(run: Any, way: str) -> int:
-    """Bytes of all rounds, of attempts that failed too. Questions for scores carry everything unpacked: not counted."""
+    """Bytes of all rounds, of failed attempts too. Scores at the end carry the last download, counted elsewhere."""
     return int(sum(np.sum(entry.facts[way]) for entry in run.ledger if entry.kind == "round"))
 
 

@@ -9,7 +9,20 @@ from shots import net
 
 GRID = 0.01, 0.02, 0.05, 0.1
 SEEDS = 0, 1
-CHOSEN: Mapping[str, Mapping[str, float]] = {"S10": {}, "S10-CIFAR": {}}
+CHOSEN: Mapping[str, Mapping[str, float]] = {
+    "S10": {
+        "alone": 0.05,
+        "fedavg": 0.1,
+        "fedbn": 0.1,
+        "fedrep": 0.05,
+        "ditto": 0.05,
+        "lotteryfl": 0.02,
+        "fedltn": 0.1,
+        "twin": 0.01,
+        "tickets": 0.05,
+    },
+    "S10-CIFAR": {},
+}
 """By split and method, as `python benchmarks/tickets.py --tune --splits S10,S10-CIFAR` found them."""
 
 

@@ -119,7 +119,35 @@ def lottery(task: Task) -> Any:
     return co.LotteryFL(task.model)
 
 
+def sparse() -> list[Any]:
+    return [co.Sparse(), co.Quantize(up=4, down=8, block=256), co.Deflate()]
+
+
+def own_tickets(core: float) -> Callable[[Task], Any]:
+    def hub(task: Task) -> Any:
+        return co.PersonalTickets(task.model, task.rounds, core=core)
+
+    return hub
+
+
+def fedltn(**settings: Any) -> Callable[[Task], Any]:
+    def hub(task: Task) -> Any:
+        return co.FedLTN(task.model, **{"momentum": 0.5, **settings})
+
+    return hub
+
+
 SHARED = Method(tickets(), shared_ticket, received, small, augmented=True, file="int8", ways=WAYS[:3])
+PERSONAL = replace(SHARED, hub=own_tickets(0.0), who=ticket("PersonalTicketTrainer"), whole=personal, transforms=sparse)
+LTN = Method(
+    fedltn(),
+    ticket("TicketTrainer", keep=SPARSE, rate=PRUNED, threshold=LEAST),
+    personal,
+    lambda: [co.Sparse()],
+    file="float32",
+    ways=("none", "all"),
+)
+TWIN = Method(momentum, trainer, augmented=True, ways=WAYS[:3])
 METHODS: Mapping[str, Method] = {
     "fedavg": Method(lambda t: co.FedAvg(t.model), trainer, ways=WAYS),
     "fedbn": Method(
@@ -148,25 +176,19 @@ METHODS: Mapping[str, Method] = {
         file="float32",
         ways=("none", "all"),
     ),
-    "fedltn": Method(
-        lambda t: co.FedLTN(t.model, momentum=0.5),
-        ticket("TicketTrainer", keep=SPARSE, rate=PRUNED, threshold=LEAST),
-        personal,
-        lambda: [co.Sparse()],
-        file="float32",
-        ways=("none", "all"),
+    "fedltn": LTN,
+    "fedltn-no-test": replace(
+        LTN, who=ticket("TicketTrainer", keep=SPARSE, rate=PRUNED, threshold=LEAST, tolerance=1.0)
     ),
-    "fedltn-no-test": Method(
-        lambda t: co.FedLTN(t.model, momentum=0.5),
-        ticket("TicketTrainer", keep=SPARSE, rate=PRUNED, threshold=LEAST, tolerance=1.0),
-        personal,
-        lambda: [co.Sparse()],
-        file="float32",
-        ways=("none", "all"),
-    ),
-    "twin": Method(momentum, trainer, augmented=True, ways=WAYS[:3]),
-    "twin-short": Method(momentum, trainer, augmented=True, rounds=9 / 40, ways=WAYS[:3]),
-    "twin-long": Method(momentum, trainer, augmented=True, rounds=3, ways=WAYS[:3]),
+    "fedltn-no-momentum": replace(LTN, hub=fedltn(momentum=0.0)),
+    "fedltn-average": replace(LTN, hub=fedltn(norms="average")),
+    "twin": TWIN,
+    "twin-short": replace(TWIN, rounds=9 / 40),
+    "twin-long": replace(TWIN, rounds=3),
+    "twin-half": replace(TWIN, transforms=lambda: [co.Half(), co.Deflate()]),
+    "twin-qsgd": replace(TWIN, transforms=lambda: [co.QSGD(levels=7), co.Deflate()]),
+    "twin-topk": replace(TWIN, transforms=lambda: [co.TopK(0.05, feedback=False), co.Deflate()]),
+    "twin-topk-feedback": replace(TWIN, transforms=lambda: [co.TopK(0.05), co.Deflate()]),
     "twin-small": Method(momentum, trainer, transforms=small, augmented=True, file="int8", ways=WAYS[:3]),
     "tickets-plain": Method(tickets(), shared_ticket, received, small, file="int8", ways=WAYS[:3]),
     "tickets": SHARED,
@@ -177,8 +199,16 @@ METHODS: Mapping[str, Method] = {
     "tickets-float": replace(SHARED, hub=tickets(density=0.06), transforms=lambda: [co.Once(least=64)], file="float32"),
     "tickets-jumpstart": replace(SHARED, select=jumpstart, hub=tickets(by=0.6)),
     "tickets-long": replace(SHARED, rounds=3),
+    "tickets-nodes": replace(SHARED, hub=tickets(density=0.15, prune="nodes")),
+    "tickets-nodes-small": replace(SHARED, hub=tickets(density=0.08, prune="nodes")),
+    "tickets-personal": PERSONAL,
+    "tickets-core": replace(PERSONAL, hub=own_tickets(0.5)),
 }
-"""By the name that --only takes; "alone" is beside them."""
+"""By the name that --only takes; "alone" and the races are beside them."""
+RACES: Mapping[str, Sequence[str]] = {"tickets-auto": ("tickets", "tickets-personal", "tickets-core")}
+"""Methods of which the best goes on to the end, by validation, once the masks have their density."""
+UNTIL = 0.4
+"""At which share of the rounds."""
 
 LINES = (
     Line("each alone", "alone"),
@@ -193,6 +223,12 @@ LINES = (
     Line("FedLTN", "fedltn", ("none", "all")),
     Line("FedLTN, cuts not tested again", "fedltn-no-test", ("none", "all")),
     Line("dense twin", "twin", WAYS[:3]),
+    Line("FedLTN, no momentum", "fedltn-no-momentum", ("none", "all")),
+    Line("FedLTN, BatchNorm averaged", "fedltn-average", ("none", "all")),
+    Line("dense twin, bfloat16", "twin-half", WAYS[:3]),
+    Line("dense twin, QSGD up", "twin-qsgd", WAYS[:3]),
+    Line("dense twin, top 5 % up", "twin-topk", WAYS[:3]),
+    Line("dense twin, top 5 % up, error feedback", "twin-topk-feedback", WAYS[:3]),
     Line("dense twin, quantised", "twin-small", WAYS[:3]),
     Line("dense twin, equal bytes", "twin-short", WAYS[:3]),
     Line("dense twin, 3x rounds", "twin-long", WAYS[:3]),
@@ -205,6 +241,11 @@ LINES = (
     Line("Tickets, no average", "tickets-no-average", WAYS[:3]),
     Line("Tickets, jumpstart", "tickets-jumpstart", WAYS[:3]),
     Line("Tickets, 3x rounds", "tickets-long", WAYS[:3]),
+    Line("Tickets, whole nodes, density 0.15", "tickets-nodes", WAYS[:3]),
+    Line("Tickets, whole nodes, density 0.08", "tickets-nodes-small", WAYS[:3]),
+    Line("Tickets, personal masks", "tickets-personal", WAYS[:3]),
+    Line("Tickets, half a shared core", "tickets-core", WAYS[:3]),
+    Line("Tickets, mask by validation", "tickets-auto", WAYS[:3]),
 )
 """Rows of the table: several may read one training."""
 HEADLINE = ("alone", "fedavg", "fedbn", "ditto", "lotteryfl", "fedltn", "twin", "tickets")

@@ -13,8 +13,9 @@ class Charging:
     """What the parts and the participants of a collaboration spend.
 
     A participant that spends says so by `spend(round)`; what is released about its examples is charged to it, whoever
-    else is asked. Spends of a transform are everybody's: they are of participants or parties, and sampling is credited
-    where the selection says how it really draws (`sampling` and `rate`).
+    else is asked. Spends of a transform are everybody's: they are of participants or parties. Sampling is credited
+    where the selection says how it really draws (`sampling` and `rate`), for noise that is added at the hub
+    (`central`): what hides from the hub itself gains nothing by a draw that the hub makes.
     """
 
     def __init__(self, parts: Parts, people: Any) -> None:
@@ -46,10 +47,12 @@ class Charging:
         return [{**asdict(s), "round": turn.number, "attempt": turn.attempt} for s in found]
 
     def _everybody(self, turn: Round) -> Sequence[Spend]:
+        """Of noise that the hub adds, with the sampling that it keeps to itself; it knows who else is in a cohort."""
         select = self.parts.select
         how, rate = getattr(select, "sampling", "none"), getattr(select, "rate", 1.0)
-        drawn = {"sampling": how, "rate": float(rate)} if how != "none" else {}
-        return [replace(t.spend(turn), **drawn) for t in self.parts.transforms if hasattr(t, "spend")]
+        drawn: dict[str, Any] = {"sampling": how, "rate": float(rate)} if how != "none" else {}
+        spending = [t for t in self.parts.transforms if hasattr(t, "spend")]
+        return [replace(t.spend(turn), **(drawn if getattr(t, "central", False) else {})) for t in spending]
 
     def _each(self, names: Iterable[str], turn: Round) -> Iterable[tuple[Spend, str]]:
         if self._own:

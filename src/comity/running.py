@@ -15,7 +15,7 @@ import numpy as np
 
 from comity.charging import Charging
 from comity.core.envelope import Receipt
-from comity.core.errors import ConfigError, LedgerError, TooFewParticipants
+from comity.core.errors import BudgetExceeded, ConfigError, LedgerError, TooFewParticipants
 from comity.core.parts import Participant, Roster
 from comity.core.round import Round
 from comity.core.together import Plan, Wish
@@ -217,6 +217,11 @@ class Running:
         spends = self.charging.of(turn, asked)
         if not spends or (turn.number, turn.attempt) in self._charged:
             return
+        if turn.attempt and self._stopped():
+            raise BudgetExceeded(
+                f"Round {turn.number + 1} did not close, and trying it again would pass the budget. "
+                "Nothing was released by it. Raise the budget, or end here."
+            )
         self._charged.add((turn.number, turn.attempt))
         for facts in spends:
             self._append("spend", facts)

@@ -244,6 +244,23 @@ KINDS: dict[str, Kind] = {
         co.Tickets(MLP, 4), trained(co.SharedTicketTrainer, MLP),
         transforms=[co.Once(least=64), co.Quantize(up=4, down=8, least=4), co.Deflate()],
     ),
+    "FedAvg, SecAgg": federated(
+        co.FedAvg(LINEAR, bound=1.0), trained(co.Trainer), combine=co.Mean(cap=1000.0), channel=co.SecAgg(),
+    ),
+    "FedAvg, Gaussian": federated(
+        co.FedAvg(MLP), trained(co.Trainer, MLP), combine=co.Mean(public=True),
+        transforms=[co.Gaussian(0.5, 0.0, quantile=0.5)],
+    ),
+    "FedAvg, TreeGaussian": federated(
+        co.FedAvg(MLP), trained(co.Trainer, MLP), combine=co.Mean(public=True),
+        transforms=[co.TreeGaussian(0.5, 0.0, participations=100)],
+    ),
+    "PseudoLabels": federated(
+        co.FedAvg(NET),
+        lambda data, valid: co.PseudoLabels(
+            co.Trainer(NET, data, valid=valid), data[0], confidence=0.4, least=2
+        ),
+    ),
     "PersonalTickets, Sparse": federated(
         co.PersonalTickets(MLP, 4, core=0.5, density=0.3, by=0.75), trained(co.PersonalTicketTrainer, MLP),
         transforms=[co.Sparse(), co.Quantize(up=4, down=8, least=4), co.Deflate()],
@@ -267,7 +284,8 @@ PEOPLE = (
     co.Trainer, co.GradientTrainer, co.FedProx, co.Ditto, co.ScaffoldTrainer, co.FedDynTrainer, co.QFedAvgTrainer,
     co.FedRepTrainer, co.APFL, co.IFCATrainer, co.FedProtoTrainer, co.Region, co.Predictor, co.FedMDTrainer,
     co.Annotator, co.Contributor, co.Agent, co.Player, co.Arena, co.BoostingTrainer, co.RidgeTrainer,
-    co.FedBNTrainer, co.Tuned, co.TicketTrainer, co.LotteryTrainer, co.SharedTicketTrainer, co.PersonalTicketTrainer,
+    co.FedBNTrainer, co.Tuned, co.TicketTrainer, co.LotteryTrainer, co.SharedTicketTrainer,
+    co.PersonalTicketTrainer, co.PseudoLabels, co.PrivateTrainer,
 )  # fmt: skip
 WORKERS = (*PEOPLE, co.Linear, co.MLP, co.TorchModel)
 

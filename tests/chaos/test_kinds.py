@@ -18,7 +18,7 @@ points = importlib.import_module("faults")
 public_parts = importlib.import_module("public_parts").public_parts
 Mother = importlib.import_module("mother").Mother
 
-FEW, MANY = 2, 10
+FEW, MANY = 1, 10
 CHANNEL_AND_ENGINE = {"Plain", "Local", "Ray"}
 """All of them run with the first two; what becomes of lost actors is tried in tests/engines."""
 

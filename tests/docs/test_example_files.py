@@ -8,16 +8,21 @@ import os
 import re
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.docs.warm import Warm
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 README = ROOT / "examples" / "README.md"
 KNOWN = {"comity", "numpy", "torch", "sklearn", "scipy", "polars", "pandas", "pettingzoo", "matplotlib"}
-LINES, SECONDS = 60, 60.0
+LINES, SECONDS, HANGS = 60, 60, 600
+"""Lines of an example; seconds that it may take on a core (others may use the cores too); seconds until it hangs."""
+FIRST = {"03_tickets": 20}
+"""Rounds that are run by default, where four are too few: everybody must have been asked once."""
 LEARNT = ("methods", "crowd", "comparison", "summary", "adapters.torch.lora", "adapters.ensemble")
 """Rooms whose names say what an example is about."""
 OPENING = """# Examples
@@ -32,6 +37,10 @@ python examples/ensemble.py
 | file | what it shows | with |
 |---|---|---|
 """
+
+
+def slow(path: Path) -> Any:
+    return pytest.param(path, marks=pytest.mark.slow)
 
 
 def imports(source: str) -> set[str]:
@@ -83,23 +92,68 @@ def test_an_example_is_short_and_needs_little(path: Path) -> None:
     assert not complaints(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
-def test_an_example_runs_and_says_what_came_of_it(path: Path, tmp_path: Path) -> None:
+def needed(path: Path) -> None:
+    """Skip where a library is missing that an example needs."""
     for library in sorted(imports(path.read_text(encoding="utf-8")) & {"torch", "polars", "pandas", "pettingzoo"}):
         pytest.importorskip(library)
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    begun = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-W", "error", path], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=SECONDS
-    )
-    print(f"{path.name}: {time.monotonic() - begun:.1f} s")
-    assert done.returncode == 0, done.stderr[-2000:]
-    said = [line for line in done.stdout.splitlines() if line.strip()]
+
+
+def judged(code: int, out: str, err: str, left: list[Path]) -> None:
+    """It ended well, printed its result last, and left nothing behind."""
+    assert code == 0, err[-2000:]
+    said = [line for line in out.splitlines() if line.strip()]
     assert said, "It must print its result."
     if said[-1].startswith("skipped"):
         pytest.skip(said[-1])
     assert re.search(r"\d", said[-1]), f"Its last line must hold the result. Got {said[-1]!r}."
-    assert not list(tmp_path.iterdir()), "It must leave nothing behind."
+    assert not left, "It must leave nothing behind."
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    process = Warm.start()
+    yield process
+    process.close()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_the_first_rounds_of_an_example(path: Path, warm: Warm, tmp_path: Path) -> None:
+    """All its lines, warnings as errors, in a process of its own where libraries are loaded already."""
+    needed(path)
+    judged(*warm.run(path, tmp_path, rounds=FIRST.get(path.stem, 4), seconds=SECONDS))
+
+
+@pytest.mark.parametrize("path", [p if p.stem == "crowd_labels" else slow(p) for p in EXAMPLES], ids=lambda p: p.stem)
+def test_an_example_runs_and_says_what_came_of_it(path: Path, tmp_path: Path) -> None:
+    needed(path)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    before = os.times()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", path], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=HANGS
+    )
+    after = os.times()
+    seconds = after.children_user + after.children_system - before.children_user - before.children_system
+    print(f"{path.name}: {seconds:.1f} s")
+    judged(done.returncode, done.stdout, done.stderr, list(tmp_path.iterdir()))
+    assert seconds < SECONDS
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("print(1 / 0)", "ZeroDivisionError"),
+        ("import warnings; warnings.warn('old')\nprint(1)", "UserWarning: old"),
+        ("open('left', 'w').close()\nprint(1)", "leave nothing behind"),
+        ("print('done')", "must hold the result"),
+        ("", "must print its result"),
+        ("import sys; print(1); sys.exit(3)", "assert 3 == 0"),
+    ],
+)
+def test_an_example_that_goes_wrong_is_told(code: str, says: str, warm: Warm, tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text(code, encoding="utf-8")
+    ended = warm.run(tmp_path / "wrong.py", tmp_path, rounds=4, seconds=SECONDS)
+    with pytest.raises(AssertionError, match=says):
+        judged(*ended)
 
 
 def test_the_table_of_examples_is_current() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 SRC = Path(__file__).parents[2] / "src" / "comity"
 FILE, FUNCTION, PARAMETERS = 400, 40, 6
-OPTIONS = ("cli", "comparison")  # parameters by keyword there are options and settings of the main job
+OPTIONS = ("cli", "comparison", "summary")  # parameters by keyword there are options and settings of the main job
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

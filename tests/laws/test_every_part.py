@@ -50,6 +50,11 @@ PROVED = {
     "methods/test_tickets.py::test_the_laws_of_methods_hold": ("Tickets", "SharedTicketTrainer"),
     "methods/test_own_tickets.py::test_the_laws_of_methods_hold": ("PersonalTickets", "PersonalTicketTrainer"),
     "laws/test_fixedpoint.py::test_the_laws_of_transforms_hold": ("FixedPoint",),
+    "methods/test_pseudo.py::test_the_laws_of_methods_hold": ("PseudoLabels",),
+    "channels/test_secagg.py::test_the_laws_hold": ("SecAgg",),
+    "laws/test_private.py::test_the_laws_of_transforms_hold": (
+        *("Gaussian", "DiscreteGaussian", "TreeGaussian", "Laplace", "RandomisedResponse"),
+    ),
     "methods/test_tuning.py::test_the_laws_of_methods_hold": ("Tuned",),
 }
 

@@ -26,6 +26,7 @@ SPARSE = part("TopK", decodes="each", contracts=True)
 FEEDBACK = part("TopK", decodes="each", contracts=False)
 SHIFT = part("Shift", decodes="sum", contracts=False)
 INTEGERS = part("FixedPoint", decodes="sum", contracts=True, integers=True)
+SHARES = part("DiscreteGaussian", decodes="sum", contracts=False, integers=True, hides="sum", drops=0.1)
 HUB, PEERS = part("Everyone"), part("Ring", peers=True)
 
 
@@ -43,6 +44,7 @@ FINE = [
     parts(PUBLIC, BLIND, NOISE),
     parts(PUBLIC, RING, NOISE, INTEGERS),
     parts(part("Mean", needs="sum", denominator="weight", cap=10.0), RING, INTEGERS),
+    parts(PUBLIC, part("SecAgg", reveals="sum", ring=True, threshold=0.9), SHARES),
     parts(BY_WEIGHT, OPEN, CLIP),
     parts(select=PEERS),
     parts(quorum=1, retries=0, deadline=0.5),
@@ -76,6 +78,15 @@ WRONG = {
         PUBLIC, RING, INTEGERS, select=PEERS
     ),
     "FixedPoint makes integers for a ring; Plain is none. Leave it out, or use SecAgg().": parts(SUM, OPEN, INTEGERS),
+    "FixedPoint makes integers, and nothing may change them any more. Put it after Clip.": parts(
+        PUBLIC, RING, INTEGERS, CLIP, INTEGERS
+    ),
+    "DiscreteGaussian puts a share of the noise into each; a group has too little. Use one sum of all.": parts(
+        PUBLIC, part("SecAgg", reveals="groups", ring=True), SHARES
+    ),
+    "DiscreteGaussian has noise enough where at most 10% drop out; SecAgg opens a sum of 70%.": parts(
+        PUBLIC, part("SecAgg", reveals="sum", ring=True, threshold=0.7), SHARES
+    ),
     "Gaussian with weights by data size: the total weight would be private. Use Mean(public=True).": parts(
         BY_WEIGHT, OPEN, NOISE
     ),

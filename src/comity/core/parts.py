@@ -138,8 +138,9 @@ class Transform(Protocol):
 
     Optional: `pack(c, state, to, round)` and `unpack(c, local, round)` for the way down,
     `publish(state, round)` for the small public part that `encode` gets, `bounds(spec)` when it bounds
-    the norm, `spend(round)` when it adds noise, `encode_many(stack, public, works)`: as `encode` for each of a
-    core.together.Stack of those in `works`, as `Together`.
+    the norm, `spend(round)` when it adds noise (`central = True` when it does so at the hub),
+    `encode_many(stack, public, works)`: as `encode` for each of a core.together.Stack of those in `works`, as
+    `Together`.
     """
 
     @property

@@ -151,6 +151,27 @@ def _integers_want_a_ring(p: Parts) -> str | None:
     return None
 
 
+def _integers_come_last(p: Parts) -> str | None:
+    for t, after in zip(p.transforms, p.transforms[1:], strict=False):
+        if getattr(t, "integers", False):
+            return f"{_name(t)} makes integers, and nothing may change them any more. Put it after {_name(after)}."
+    return None
+
+
+def _shares_of_noise_make_one(p: Parts) -> str | None:
+    for t in p.transforms:
+        if getattr(t, "hides", "") == "sum" and p.channel.reveals != "sum":
+            return f"{_name(t)} puts a share of the noise into each; a group has too little. Use one sum of all."
+        drops, least = getattr(t, "drops", 0.0), getattr(p.channel, "threshold", 1.0)
+        if hasattr(t, "drops") and least < 1 - drops - 1e-9:
+            name = _name(p.channel)
+            return (
+                f"{_name(t)} has noise enough where at most {drops:.0%} drop out; {name} opens a sum of {least:.0%}. "
+                f"Use {name}(threshold={1 - drops:g}), or {_name(t)}(drops={1 - least:.2g})."
+            )
+    return None
+
+
 def _ring_wants_one_hub(p: Parts) -> str | None:
     if getattr(p.channel, "ring", False) and getattr(p.select, "peers", False):
         return f"{_name(p.channel)} adds in a ring of one cohort; here each peer is a hub. Use channel=Plain()."
@@ -182,6 +203,8 @@ RULES: tuple[Rule, ...] = (
     _ring_wants_integers,
     _ring_wants_one_hub,
     _integers_want_a_ring,
+    _integers_come_last,
+    _shares_of_noise_make_one,
     _noise_wants_a_public_denominator,
     _gossip_sends_models,
 )

@@ -10,6 +10,7 @@ from comity.core.envelope import Envelope
 from comity.core.errors import ChannelError, ContributionError
 from comity.core.parts import Ask, Secret, Transform
 from comity.core.round import Round
+from comity.core.rules import Parts
 from comity.core.spec import Spec, check, zeros
 from comity.core.tree import frozen
 from comity.core.wire import as_tree
@@ -94,10 +95,7 @@ class Attempt:
     def _question(self, to: str) -> Contribution:
         home = self.homes[to]
         state, turn = self.states[home], self.turns[home]
-        shared = self.parts.method.share(state.method, to, turn)
-        for i, t in enumerate(self.parts.transforms):
-            if pack := getattr(t, "pack", None):
-                shared = pack(shared, self._entry(state, i, to), to, turn)
+        shared = packed(self.parts, self.parts.method.share(state.method, to, turn), state, to, turn)
         views = {h: self.sessions[h].view(to) for h in self.hears[to]}
         if self._told is None or not _same(self._told, home, shared, views):
             told = as_tree(replace(shared, value=frozen(shared.value)))
@@ -107,13 +105,6 @@ class Attempt:
         if to in self.idle:
             return replace(question, value={**question.value, "idle": True})  # type: ignore[dict-item]
         return question
-
-    def _entry(self, state: HubState, i: int, who: str) -> Any:
-        t = self.parts.transforms[i]
-        if t.decodes != "each":
-            return state.transforms[i]
-        entries = state.transforms[i]
-        return entries[who] if who in entries else t.init()
 
     def _published(self, state: HubState, turn: Round) -> dict[str, Any]:
         out = {}
@@ -180,7 +171,7 @@ class Attempt:
         for i in reversed(range(len(news))):
             t = parts.transforms[i]
             if t.decodes == "each":
-                c, news[i][who] = self._undone(t, c, self._entry(state, i, who), turn)
+                c, news[i][who] = self._undone(t, c, entry_of(t, state, i, who), turn)
         check(c, self._spec(state, who, turn), lifted=parts.combiner.needs != "each")
         return c, news
 
@@ -236,6 +227,22 @@ def _silent(views: Mapping[str, Any]) -> bool:
 
 
 _NUMBERS = (float, int)
+
+
+def packed(parts: Parts, shared: Contribution, state: HubState, to: str, turn: Round) -> Contribution:
+    """What is shared, as it travels down to one member."""
+    for i, t in enumerate(parts.transforms):
+        if pack := getattr(t, "pack", None):
+            shared = pack(shared, entry_of(t, state, i, to), to, turn)
+    return shared
+
+
+def entry_of(t: Transform, state: HubState, i: int, who: str) -> Any:
+    """The state of the i-th transform; where it decodes one by one, that of this member."""
+    entries = state.transforms[i]
+    if t.decodes != "each":
+        return entries
+    return entries[who] if who in entries else t.init()
 
 
 def homes_of(members: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from comity.core.spec import Leaf, Spec, check
 from comity.core.tree import frozen
 from comity.core.wire import as_tree
 from comity.loop.asking import Asking
+from comity.loop.attempt import packed
 from comity.loop.fold import Fold
 from comity.loop.hub import Heard, HubState, add_metrics
 
@@ -37,13 +38,20 @@ class Scoring:
         where = replace(turn, hub=hub if seen else f"{hub} (scores)", asked=len(homes))
         heard = Heard(where.hub, list(homes), turn=(turn.number, turn.attempt))
 
+        packs = any(hasattr(t, "pack") for t in self.parts.transforms)
+
         def body(to: str) -> Contribution:
-            state = states.get(homes[to]) or next(iter(states.values()))
-            shared = self.parts.method.share(state.method, to, replace(where, hub=homes[to]))
-            return replace(shared, kind="score", value=frozen(shared.value))
+            state, home = states.get(homes[to]) or next(iter(states.values())), replace(where, hub=homes[to])
+            shared = replace(self.parts.method.share(state.method, to, home), kind="score")
+            return packed(self.parts, shared, state, to, home) if packs else shared
+
+        def question(to: str) -> Contribution:
+            shared = body(to)
+            shared = replace(shared, value=frozen(shared.value))
+            return Contribution("question", {"shared": as_tree(shared), "views": {}}) if packs else shared
 
         if seen:
-            self._each(heard, where, body)
+            self._each(heard, where, question)
         else:
             try:
                 self._sealed(heard, where, body)
@@ -75,8 +83,9 @@ class Scoring:
         session = self.parts.channel.setup(heard.asked, ask, where)
 
         def question(to: str) -> Contribution:
-            told = {"shared": as_tree(body(to)), "public": {}, "views": {where.hub: session.view(to)}}
-            return Contribution("question", told)
+            told = body(to)
+            told = replace(told, value=frozen(told.value))
+            return Contribution("question", {"shared": as_tree(told), "views": {where.hub: session.view(to)}})
 
         answers = self.asking.ask(where, heard.asked, heard, "score", question)
         total: dict[str, tuple[float, float]] = {}

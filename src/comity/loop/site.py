@@ -112,7 +112,7 @@ class Site:
         pending = drawer.pending
         if pending is not None and pending.key == asked.key:
             return self._again(asked, pending), drawer
-        open_score = asked.phase == "score" and asked.body.kind != "question"
+        open_score = asked.phase == "score" and not _is_sealed(asked.body)
         held = drawer.local if pending is None or open_score else pending.local
         try:
             if asked.phase in ("contribute", "score"):
@@ -142,7 +142,6 @@ class Site:
         shared, told = asked.body, asked.body.value
         if shared.kind == "question":
             shared = from_tree(_fresh(told["shared"]))  # type: ignore[index, call-overload]
-        if asked.phase == "contribute":
             shared, local = self._unpack(shared, asked.round, local)
         return Work(self.participant, shared, _own(local, self._mine), asked.round, self.secret), local
 
@@ -152,7 +151,7 @@ class Site:
         """What the participant gave, as it travels, and the drawers after it. A score writes none of its own."""
         told: Any = asked.body.value
         if asked.phase == "score":
-            if asked.body.kind != "question":
+            if not _is_sealed(asked.body):
                 return from_tree(as_tree(given)), local
             return self._seal(self._score(given, asked.round), told["views"], asked.round, local)
         local = _put(local, self._mine, after)
@@ -225,7 +224,7 @@ def settle(drawer: Drawer, asked: Envelope) -> Drawer:
     if (local := committed(drawer, asked.receipt)) is not None:
         return Drawer(local)
     same_round = (asked.round.number, asked.round.attempt) == pending.key[1:3]
-    return drawer if same_round else Drawer(drawer.local)
+    return drawer if same_round else Drawer(_dropped(drawer.local, pending))
 
 
 def committed(drawer: Drawer, receipt: Receipt | None) -> Mapping[str, Any] | None:
@@ -233,7 +232,12 @@ def committed(drawer: Drawer, receipt: Receipt | None) -> Mapping[str, Any] | No
     pending = drawer.pending
     if pending is None or receipt is None or (receipt.number, receipt.attempt) != pending.key[1:3]:
         return None
-    return pending.local if receipt.accepted else drawer.local
+    return pending.local if receipt.accepted else _dropped(drawer.local, pending)
+
+
+def _dropped(local: Mapping[str, Any], pending: Pending) -> Mapping[str, Any]:
+    """A drawer without what was pending. What the channel remembers stays: nobody makes a site forget what it signed."""
+    return {**local, "channel": pending.local["channel"]} if "channel" in pending.local else local
 
 
 def failure(error: BaseException) -> Contribution:
@@ -274,6 +278,12 @@ def tree_drawer(tree: Any) -> Drawer:
 def _own(local: Mapping[str, Any], name: str) -> Any:
     """A part's drawer as it may change it: fresh dicts, and arrays that are read only."""
     return _fresh(local[name]) if name in local else {}
+
+
+def _is_sealed(question: Contribution) -> bool:
+    """Does the channel seal the answer?"""
+    told: Any = question.value
+    return question.kind == "question" and bool(told["views"])
 
 
 def _zero(x: Any) -> Any:

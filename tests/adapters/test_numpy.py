@@ -3,7 +3,7 @@ import pytest
 
 from comity.adapters.numpy import MLP, Linear, Net, Worker
 from comity.core.errors import ConfigError
-from comity.core.parts import Model, Private, Step
+from comity.core.parts import Model, Step
 from comity.core.round import Round
 from comity.core.tree import leaves, ravel
 
@@ -170,7 +170,6 @@ def _take_model(model: Model) -> Model:
         (lambda: _fit((X, Y + 1)), "from 0 to 2"),
         (lambda: _fit((X, Y + 0.5)), "from 0 to 2"),
         (lambda: _fit(X), "pair"),
-        (lambda: _fit((X, Y), Step(private=Private(1.0, 1.0, RNG))), "private"),
         (lambda: _fit((X, Y), Step(loss=lambda o, f, b: 0.0)), "TorchModel"),
         (lambda: Linear(5, 3).predict(MLP(5, 3).init(HERE), X), "must be named"),
         (lambda: Linear(5, 3).predict(Linear(5, 4).init(HERE), X), "must have shape"),

@@ -24,6 +24,7 @@ from comity.core.errors import ConfigError
 from comity.core.parts import Private, Step
 from comity.core.round import Round
 from comity.core.tree import ravel
+from comity.testing import fixed_secret
 
 HERE = Round("test", seed=3, me="a")
 IRIS = load_iris(return_X_y=True)
@@ -212,7 +213,7 @@ def test_refusals_say_what_to_use():
     model = SklearnModel(SGDClassifier(), classes=(0, 1, 2), inputs=4)
     params = model.init(HERE)
     with pytest.raises(ConfigError, match=r"Step\(private"):
-        model.fit(params, IRIS, HERE, Step(private=Private(1.0, 1.0, np.random.default_rng(0))))
+        model.fit(params, IRIS, HERE, Step(private=Private(1.0, 1.0, fixed_secret().stream("test"))))
     with pytest.raises(ConfigError, match="must be named"):
         model.fit({"coef_": params["coef_"]}, IRIS, HERE)
     with pytest.raises(ConfigError, match="shape"):

@@ -10,7 +10,7 @@ from comity.adapters.torch.fit import around
 from comity.adapters.torch.flat import plain_rate
 from comity.adapters.torch.model import TorchModel
 from comity.core.errors import ConfigError
-from comity.core.parts import Private, Step
+from comity.core.parts import Step
 from comity.core.round import Round
 from comity.core.tree import ravel
 
@@ -402,8 +402,6 @@ def test_a_step_changes_loss_gradient_mask_and_epochs():
         assert (changed <= (mask["0.weight"] == 1)).all()
         assert changed.any()
         assert (new["2.weight"] != start["2.weight"]).any()
-    with pytest.raises(ConfigError, match=r"Step\(private"):
-        m.fit(start, (X, Y), HERE, Step(private=Private(1.0, 1.0, RNG)))
 
 
 @pytest.mark.parametrize("optimizer", [partial(SGD, lr=0.1), partial(SGD, lr=0.1, momentum=0.5)])

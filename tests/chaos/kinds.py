@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 import comity as co
 from comity.core.round import Round
@@ -50,6 +51,15 @@ def federated(method: Any, who: Callable[..., Any], **parts: Any) -> Kind:
 def robust(combine: Any) -> Kind:
     everybody = {"select": co.sample(7), "combine": combine}
     return Kind(lambda: of(co.FedAvg(LINEAR, co.Momentum(1.0, 0.5)), some(trained(co.Trainer), 8), **everybody))
+
+
+class OneKey(co.Helper):
+    """A helper with one key in every process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._key = X25519PrivateKey.from_private_bytes(bytes(32))
+        self.key = self._key.public_key().public_bytes_raw()
 
 
 class Above:
@@ -244,8 +254,17 @@ KINDS: dict[str, Kind] = {
         co.Tickets(MLP, 4), trained(co.SharedTicketTrainer, MLP),
         transforms=[co.Once(least=64), co.Quantize(up=4, down=8, least=4), co.Deflate()],
     ),
+    "PrivateTrainer": federated(
+        co.FedAvg(LINEAR), trained(co.PrivateTrainer, clip=1.0, noise=1.0, rate=0.5), evaluate=False
+    ),
     "FedAvg, SecAgg": federated(
         co.FedAvg(LINEAR, bound=1.0), trained(co.Trainer), combine=co.Mean(cap=1000.0), channel=co.SecAgg(),
+    ),
+    "FedAvg, TwoServer": Kind(
+        lambda: of(
+            co.FedAvg(LINEAR, bound=0.5), some(trained(co.Trainer)), combine=co.Mean(uniform=True),
+            channel=co.TwoServer(OneKey()),
+        )
     ),
     "FedAvg, Gaussian": federated(
         co.FedAvg(MLP), trained(co.Trainer, MLP), combine=co.Mean(public=True),

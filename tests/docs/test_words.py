@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[2] / "src" / "comity"
-FORBIDDEN = {"base", "abstract", "manager", "handler", "utils", "util", "helper", "helpers"}
+FORBIDDEN = {"base", "abstract", "manager", "handler", "utils", "util", "helpers"}
 HALVES = ("server_", "client_")
 
 

@@ -52,9 +52,12 @@ PROVED = {
     "laws/test_fixedpoint.py::test_the_laws_of_transforms_hold": ("FixedPoint",),
     "methods/test_pseudo.py::test_the_laws_of_methods_hold": ("PseudoLabels",),
     "channels/test_secagg.py::test_the_laws_hold": ("SecAgg",),
+    "channels/test_twoserver.py::test_the_laws_hold": ("TwoServer",),
+    "channels/test_ckks.py::test_the_laws_hold": ("CKKS",),
     "laws/test_private.py::test_the_laws_of_transforms_hold": (
         *("Gaussian", "DiscreteGaussian", "TreeGaussian", "Laplace", "RandomisedResponse"),
     ),
+    "methods/test_private.py::test_the_laws_of_methods_hold": ("PrivateTrainer",),
     "methods/test_tuning.py::test_the_laws_of_methods_hold": ("Tuned",),
 }
 

@@ -107,11 +107,13 @@ BAD_PARAMS = {
     "mixed": {1: 2, "a": 3},
 }
 STEPS = {"private": co.Step(private=co.Private(1.0, 1.0, np.random.default_rng(0)))}
+STREAM = co.testing.fixed_secret().stream("models")
+UNABLE = {"private": co.Step(private=co.Private(1.0, 1.0, STREAM))}
 BAD_STEPS = {
     "Linear": STEPS | {"loss": co.Step(loss=len), "mask": co.Step(mask=3), "mask name": co.Step(mask={"w": X})},
     "MLP": STEPS | {"loss": co.Step(loss=len), "mask shape": co.Step(mask={"0.bias": X})},
-    "SklearnModel": STEPS | {"mask": co.Step(mask={}), "adjust": co.Step(adjust=len), "loss": co.Step(loss=len)},
-    "EstimatorModel": STEPS | {"mask": co.Step(mask={}), "adjust": co.Step(adjust=len)},
+    "SklearnModel": UNABLE | {"mask": co.Step(mask={}), "adjust": co.Step(adjust=len), "loss": co.Step(loss=len)},
+    "EstimatorModel": UNABLE | {"mask": co.Step(mask={}), "adjust": co.Step(adjust=len)},
     "TorchModel": STEPS | {"mask": co.Step(mask=3)},
 }
 

@@ -148,8 +148,18 @@ def test_scores_are_those_of_the_own_layers():
     assert first["accuracy"] == (float((m.predict(start, x[:9]).argmax(1) == y[:9]).sum()), 9.0)
 
 
-@pytest.mark.parametrize("send", ["delta", "model"])
-@pytest.mark.parametrize("buffers", ["average", "local", "reset"])
+@pytest.mark.parametrize(
+    ("buffers", "send"),
+    [
+        ("average", "delta"),
+        ("local", "model"),
+        ("reset", "delta"),
+        *(
+            pytest.param(*c, marks=pytest.mark.slow)
+            for c in (("average", "model"), ("local", "delta"), ("reset", "model"))
+        ),
+    ],
+)
 def test_many_at_once_are_as_one_by_one(send, buffers, monkeypatch):
     """To the bit, in the loop and by hand; and batched within rounding."""
     m = model(buffers=buffers)

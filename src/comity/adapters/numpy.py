@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from comity.adapters.common import epochs_of, flat, mask_of, measured, over, refuse, settings, taken
+from comity.adapters.common import epochs_of, flat, measured, over, refuse, settings, taken
+from comity.adapters.descent import descend
+from comity.adapters.private import private_steps
 from comity.adapters.rows import columns_of, finite, inputs_of, labels_of, pair
 from comity.core.checks import shown, whole
 from comity.core.contribution import Array, Metrics, Tree
@@ -128,46 +130,24 @@ class Worker:
         return float(np.vdot(z, z)), z * z.dtype.type(2.0 / len(z))
 
 
-def _descend(worker: Worker, model: "Linear | MLP", step: Step) -> Any:
-    """A function that moves the parameters along the gradient, as torch.optim.SGD does it."""
-    net, g, p = worker.net, worker.gradient, worker.vector
-    start = p.copy() if step.adjust else p
-    mask = mask_of(step.mask, net.layout, type(model).__name__)
-    decay = net.weights() * net.weights().dtype.type(model.decay) if model.decay else None
-    velocity = np.zeros_like(p) if model.momentum else g
-    scratch, rate = np.empty_like(p), p.dtype.type(model.rate)
-
-    def move() -> None:
-        if step.adjust:
-            g[...] = step.adjust(p, g, start)
-        if decay is not None:
-            np.multiply(decay, p, out=scratch)
-            np.add(g, scratch, out=g)
-        if mask is not None:
-            np.multiply(g, mask, out=g)
-        if velocity is not g:
-            np.multiply(velocity, model.momentum, out=velocity)
-            np.add(velocity, g, out=velocity)
-        np.multiply(velocity, rate, out=scratch)
-        np.subtract(p, scratch, out=p)
-
-    return move
-
-
 def _fit(model: "Linear | MLP", params: Tree, data: Any, round: Round, step: Step) -> tuple[Tree, Metrics]:
     who, net = type(model).__name__, model._net
     if step.loss is not None:
         raise ConfigError(
             f"{who} must be fitted with its own loss. Got Step(loss=...). Use a TorchModel, or soft labels as y."
         )
-    refuse(step, who, ("adjust", "mask"))
+    refuse(step, who, ("adjust", "mask", "private"))
     X, y = pair(data, who)
     X, T = inputs_of(X, model.inputs, net.dtype), net.targets(y)
     vector = flat(params, net.layout, who).copy()
     worker = Worker(net, vector, min(model.batch, len(X)))
-    move, loss, count = _descend(worker, model, step), 0.0, 0
+    move, loss, count = descend(worker, model, step), 0.0, 0
+    epochs = model.epochs if step.epochs is None else step.epochs
     with np.errstate(over="ignore", invalid="ignore"):
-        for order in epochs_of(len(X), model.epochs if step.epochs is None else step.epochs, round):
+        if step.private is not None:
+            private_steps(worker, (X, T), step.private, move=move, plan=(epochs, model.batch))
+            return net.layout.tree(vector), {}
+        for order in epochs_of(len(X), epochs, round):
             x, t = X[order], T[order]
             for a in range(0, len(order), model.batch):
                 loss += worker.step(x[a : a + model.batch], t[a : a + model.batch])
@@ -253,6 +233,7 @@ class Linear:
     decay: float = 0.0
     batch: int = 32
     epochs: float = 1
+    private: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _settle(self)
@@ -277,7 +258,7 @@ class Linear:
             New parameters, and `examples` (rows, 1) and `train_loss` (summed loss, samples seen).
 
         Raises:
-            ConfigError: data or parameters that do not fit, or Step(loss) or Step(private).
+            ConfigError: data or parameters that do not fit, or Step(loss).
         """
         return _fit(self, params, data, round, step)
 
@@ -338,6 +319,7 @@ class MLP:
     decay: float = 0.0
     batch: int = 32
     epochs: float = 1
+    private: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _settle(self)
@@ -378,7 +360,7 @@ class MLP:
             New parameters, and `examples` (rows, 1) and `train_loss` (summed loss, samples seen).
 
         Raises:
-            ConfigError: data or parameters that do not fit, or Step(loss) or Step(private).
+            ConfigError: data or parameters that do not fit, or Step(loss).
         """
         return _fit(self, params, data, round, step)
 

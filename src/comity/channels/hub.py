@@ -1,5 +1,6 @@
 """The hub's side of secure aggregation: it relays keys, shares and signatures, adds, and takes the masks away."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,11 +50,13 @@ class SharedSession:
         circles: those that are large enough.
         places: name to its circle and its position there.
         least: contributions without which nothing is opened.
+        left_out: once it was opened, who is in no sum, and why.
     """
 
     circles: tuple[Shared, ...]
     places: Mapping[str, tuple[int, int]]
     least: int
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def view(self, member: str) -> Tree:
         """What travels with the question; nothing for who did not share."""
@@ -196,20 +199,27 @@ def opened(sealed: Iterator[Contribution], session: SharedSession, ask: Ask, unt
             sums[at].add(i, c)
     came = sum(len(s.alive) for s in sums)
     live = [at for at, s in enumerate(sums) if len(s.alive) >= session.circles[at].circle.need]
-    if not live or came < session.least:
+    least = max(session.least, until.quorum)
+    if not live or came < least:
         raise TooFewParticipants(
-            f"At least {session.least} contributions must arrive. Got {came}. Nothing was revealed: the next attempt "
+            f"At least {least} contributions must arrive. Got {came}. Nothing was revealed: the next attempt "
             "begins with fresh keys."
         )
     lists = {at: bitmap(sums[at].alive, session.circles[at].circle.graph.n) for at in live}
     signatures = _signatures(session, sums, lists, ask, until)
     reveals = _reveals(session, lists, signatures, ask, until)
     failed: list[ChannelError] = []
+    inside: set[str] = set()
     for at in live:
         try:
-            yield unmasked(session.circles[at], sums[at], reveals[at])
+            total = unmasked(session.circles[at], sums[at], reveals[at])
         except ChannelError as error:
             failed.append(error)
+            continue
+        inside.update(session.circles[at].circle.names[i] for i in sums[at].alive)
+        yield total
+    said = "what came was no contribution of the form of the others', or its group was too small or could not be opened"
+    session.left_out.update(dict.fromkeys(session.places.keys() - inside, said))
     if len(failed) == len(live):
         raise failed[0]
 

@@ -1,10 +1,10 @@
-"""The commands: comity demo, compare, predict, show, report, audit, check."""
+"""The commands: comity demo, compare, predict, show, report, audit, check, helper."""
 
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from comity.core.errors import ConfigError
 if TYPE_CHECKING:
     from comity.comparison.compare import Comparison
     from comity.data.dictionary import Dictionary
+    from comity.privacy.budget import Budget
 
 app = typer.Typer(
     name="comity",
@@ -32,6 +33,13 @@ def _whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"It must be a whole number. Got '{text}'.") from None
+
+
+def _real(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"It must be a number. Got '{text}'.") from None
 
 
 def _version(asked: bool) -> None:
@@ -92,11 +100,10 @@ def compare(
         list[str] | None, typer.Option(help="A column by whose words scores are given too; repeat it.")
     ] = None,
     fair: Annotated[str | None, typer.Option(help="Groups for a fairer model, and its price.")] = None,
+    private: Annotated[str | None, typer.Option(help="Its price: epsilon=8,delta=1e-5,unit=example.")] = None,
     model: Annotated[str, typer.Option(help="auto, linear, mlp or trees.")] = "auto",
     rounds: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Rounds of joint training.")] = 30,
-    repeats: Annotated[
-        int, typer.Option(parser=_whole, metavar="N", help="Random splits; intervals are over them.")
-    ] = 5,
+    repeats: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Random splits, for intervals.")] = 5,
     seed: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Of splits, models and training.")] = 0,
     pooled: Annotated[bool, typer.Option("--pooled/--no-pooled", help="The ceiling, which moves rows.")] = True,
     unseen: Annotated[bool, typer.Option("--unseen/--no-unseen", help="Score at parties that took no part.")] = True,
@@ -119,7 +126,7 @@ def compare(
         answer = compared(
             table[0] if len(table) == 1 else table, target, party=party, model=model, rounds=rounds, repeats=repeats,
             seed=seed, pooled=pooled, groups=group or (), unseen=unseen, words_from=words, fill=fill, fair=fair,
-            dictionary=_dictionary(schema), runs=runs, command=shlex.join(["comity", *_args()]), tell=update,
+            private=_promised(private), dictionary=_dictionary(schema), runs=runs, command=_again(), tell=update,
         )  # fmt: skip
     _kept(answer, json, report)
     print_results(answer.results, Console(), report_path=report)
@@ -203,18 +210,27 @@ def report(
 
 @app.command()
 def audit(
-    folder: Annotated[Path, typer.Argument(help="A run's folder, or a comparison's for its chosen run.")],
+    folder: Annotated[list[Path], typer.Argument(help="A run's folder, or a comparison's for its chosen run.")],
     against: Annotated[Path | None, typer.Option(help="A file with a head that was kept, or a copy's folder.")] = None,
+    delta: Annotated[float, typer.Option(parser=_real, metavar="D", help="At which epsilon is given.")] = 1e-5,
+    party: Annotated[str | None, typer.Option(help="Sum what the runs spent of one party's budget.")] = None,
 ) -> None:
     """Check the ledger of a run: is it whole, who was heard when, what was spent."""
     from comity.comparison import shown
     from comity.ledger.audit import audit as audited
 
-    there(folder, "folder of a run")
-    run = shown.run_of(folder)
-    found = audited(run, against=against)
-    _print([*([((f"{'run':<11}{run}", ""),)] if run != folder else []), *shown.show_audit(found)])
-    _left(found.ok)
+    if against is not None and len(folder) > 1:
+        raise ConfigError(f"--against must be of one run. Got {len(folder)} folders. Name one.")
+    for place in folder:
+        there(place, "folder of a run")
+    runs = [shown.run_of(place) for place in folder]
+    founds = [audited(run, against=against, delta=delta) for run in runs]
+    last = shown.show_party(founds, party) if party is not None else []
+    for place, run, found in zip(folder, runs, founds, strict=True):
+        named = [((f"{'run':<11}{run}", ""),)] if run != place or len(folder) > 1 else []
+        _print([*([()] if found is not founds[0] else []), *named, *shown.show_audit(found)])
+    _print(last)
+    _left(all(found.ok for found in founds))
 
 
 @app.command()
@@ -243,6 +259,50 @@ def check(
         findings = check_table(table, dictionary)
         _print([((line, ""),) for line in told(findings).splitlines()])
         _left(not any(f.severity == "error" for f in findings))
+
+
+@app.command()
+def helper(
+    folder: Annotated[Path, typer.Option(help="Where its key and what it answered are kept.")],
+    port: Annotated[int, typer.Option(parser=_whole, metavar="N", help="0 takes any that is free.")] = 8471,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; put TLS before it where the hub is elsewhere.")
+    ] = "127.0.0.1",
+    minimum: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Members in a sum at least.")] = 3,
+    identities: Annotated[
+        Path | None, typer.Option(help="A JSON file: name to public key (hex) of all who may take part.")
+    ] = None,
+) -> None:
+    """The second of two servers: adds masks, and never sees what they hide. It runs until it is stopped."""
+    from comity.channels.helper import Helper
+    from comity.service.helper import serve
+
+    if identities is not None:
+        there(identities, "file of identities")
+    found = Helper(folder, minimum=minimum, identities=_identities(identities))
+    serve(found, host, port, lambda url: typer.echo(f"{'helper':<11}{url}\n{'key':<11}{found.key.hex()}"))
+
+
+def _identities(path: Path | None) -> Any:
+    """What a file of identities holds."""
+    import json
+
+    try:
+        return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ConfigError(f"A file of identities must be JSON: {{name: public key in hex}}. {path} is none.") from None
+
+
+def _again() -> str:
+    """The command that gives the same."""
+    return shlex.join(["comity", *_args()])
+
+
+def _promised(text: str | None) -> "Budget | None":
+    """What --private asks for."""
+    from comity.comparison.private import asked
+
+    return None if text is None else asked(text)
 
 
 def _dictionary(path: Path | None) -> "Dictionary | None":

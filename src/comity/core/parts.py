@@ -187,7 +187,10 @@ Ask: TypeAlias = Callable[[Sequence[str], Callable[[str], Contribution], Until],
 
 
 class Session(Protocol):
-    """What a channel knows about one cohort of one round."""
+    """What a channel knows about one cohort of one round.
+
+    Optional: `left_out`, once it was opened: name to the reason why what it sealed is in no sum.
+    """
 
     def view(self, member: str) -> Tree:
         """What travels to the member with the question."""

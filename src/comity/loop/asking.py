@@ -82,6 +82,12 @@ class Asking:
                 continue
             yield c
 
+    def in_sums(self, session: Any, heard: Heard) -> None:
+        """Who is in a sum: all who answered but those whom the channel left out."""
+        left = {who: why for who, why in getattr(session, "left_out", {}).items() if who in heard.answered}
+        heard.refused += [(who, f"{who}: {why}") for who, why in left.items()]
+        heard.accepted = heard.answered - left.keys()
+
     @property
     def total(self) -> Any:
         """How the engine asks a whole cohort and adds near the work; None where it cannot."""

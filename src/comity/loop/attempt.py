@@ -147,7 +147,7 @@ class Attempt:
             for mine, new in zip(entries, news, strict=True):
                 mine.update(new)
         if parts.channel.reveals != "each":
-            heard.accepted = set(heard.answered)
+            self.asking.in_sums(self.sessions[hub], heard)
         return (fold.total() if parts.combiner.needs == "sum" else [kept[i] for i in sorted(kept)]), entries
 
     def _added(self, hub: str) -> tuple[Any, list[dict[str, Any]]]:

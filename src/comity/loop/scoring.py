@@ -92,5 +92,5 @@ class Scoring:
         opened = self.parts.channel.open(self.asking.sealed(answers, heard, "score"), session, ask, until)
         for c in opened:
             add_metrics(total, c.metrics)
-        heard.accepted = set(heard.answered)
+        self.asking.in_sums(session, heard)
         heard.metrics = {name: pair for name, pair in total.items() if pair[1]}

@@ -236,7 +236,7 @@ def committed(drawer: Drawer, receipt: Receipt | None) -> Mapping[str, Any] | No
 
 
 def _dropped(local: Mapping[str, Any], pending: Pending) -> Mapping[str, Any]:
-    """A drawer without what was pending. What the channel remembers stays: nobody makes a site forget what it signed."""
+    """A drawer without what was pending, but for what the channel remembers: nobody makes a site forget a signature."""
     return {**local, "channel": pending.local["channel"]} if "channel" in pending.local else local
 
 

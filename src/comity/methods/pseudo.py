@@ -106,6 +106,9 @@ class PseudoLabels:
         if hasattr(self.inner, "unlabelled") or not _holds(core):
             must = "a participant made of a model and data"
             raise refusal("inner", "PseudoLabels", must, self.inner, "Use co.Trainer(model, data).")
+        if hasattr(core, "spend"):
+            must = "without noise: which rows are labelled, and whether any, would be released as they are"
+            raise refusal("inner", "PseudoLabels", must, core, "Use co.Trainer(model, data).")
         part("model", type(core).__name__, self.model, ("fit()", "predict()"), "co.TorchModel(...)")
         if more := sorted(set(finish) - _FREE):
             must = "finish without labels: by 'none' or 'recalibrate'"

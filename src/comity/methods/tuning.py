@@ -189,8 +189,9 @@ class Tuned:
             word("finish", "Tuned", how, WAYS)
             _way_fits(self.model, how, "'finish' of Tuned")
         number("epochs", "Tuned", self.epochs, "[0, inf)")
-        for name in ("data", "test", "valid"):
-            object.__setattr__(self, name, getattr(self.inner, name))
+        for name in ("data", "test", "valid", "spend"):
+            if hasattr(self.inner, name):
+                object.__setattr__(self, name, getattr(self.inner, name))
         object.__setattr__(self, "finish", ways)
 
     @property

@@ -107,10 +107,11 @@ def batches(
                 where = torch.from_numpy(rows).to(like.device)
                 yield from zip(*(part[where].split_with_sizes(block) for part in data), strict=True)
             else:
-                yield from _collated(data, rows, block, like)
+                yield from collated(data, rows, block, like)
 
 
-def _collated(data: Dataset[Any], rows: Array, block: list[int], like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def collated(data: Dataset[Any], rows: Array, block: list[int], like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """These rows of a Dataset, in batches of so many."""
     for part in np.split(rows, np.cumsum(block)[:-1]):
         items = default_collate([data[int(i)] for i in part])
         if not isinstance(items, list | tuple) or len(items) != 2:

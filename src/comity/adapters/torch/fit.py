@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from comity.adapters.common import mask_of
+from comity.adapters.common import mask_of, named
 from comity.adapters.torch.flat import Flat
 from comity.core.checks import refusal
 from comity.core.errors import ConfigError
@@ -43,6 +43,14 @@ def loss_name(loss: Any) -> str:
     inner = loss.func if isinstance(loss, partial) else loss
     kind = type(inner) if isinstance(inner, nn.Module) else inner
     return getattr(kind, "__name__", "") if str(getattr(kind, "__module__", "")).startswith("torch.") else ""
+
+
+def described(thing: Any) -> str:
+    """A loss, an optimizer or a function with what it was given, in a line."""
+    if isinstance(thing, partial):
+        given = [*map(repr, thing.args), *(f"{k}={v!r}" for k, v in sorted(thing.keywords.items()))]
+        return f"{named(thing.func)}({', '.join(given)})"
+    return f"{named(thing)}({thing.extra_repr()})" if isinstance(thing, nn.Module) else named(thing)
 
 
 def classes_fit(outputs: Tensor, y: Tensor, loss: Any) -> None:

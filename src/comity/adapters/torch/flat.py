@@ -139,11 +139,12 @@ class Flat:
         self.buffers = [self._buffer(n, b, kinds[n], here) for n, b in list(self.module.named_buffers())]
         self.resident = sorted((b for b in self.buffers if b.policy == "local"), key=lambda b: b.name)
         self.start = self.take()
-        norms, self._still = nn.modules.batchnorm._BatchNorm, frozen_norms(self.module)
-        still = {id(m) for m in self._still}
+        norms, self.still = nn.modules.batchnorm._BatchNorm, frozen_norms(self.module)
+        still = {id(m) for m in self.still}
         self.pairs = any(isinstance(m, norms) and id(m) not in still for m in self.module.modules())
         self._optimizer: torch.optim.Optimizer | None = None
         self._training = False
+        self.ways: dict[Any, Any] = {}  # how private steps find gradients, by the shape of the rows
 
     def _buffer(self, name: str, tensor: Tensor, policy: Policy, here: Mapping[str, Tensor]) -> Buffer:
         path, _, leaf = name.rpartition(".")
@@ -154,7 +155,7 @@ class Flat:
         """Switch all submodules to training; walking through them is slow, so only when they were not."""
         if not self._training:
             self.module.train()
-            for norm in self._still:
+            for norm in self.still:
                 norm.eval()
             self._training = True
 

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from comity.adapters.torch.fit import (
     ELEMENTWISE,
     around,
     classes_fit,
+    described,
     device_of,
     loss_name,
     mover,
@@ -30,6 +31,7 @@ from comity.adapters.torch.fit import (
 from comity.adapters.torch.flat import Flat, Policy, frozen_values, policies
 from comity.adapters.torch.many import fit_many, plan_for
 from comity.adapters.torch.norms import norm_leaves, recalibrated
+from comity.adapters.torch.private import private_fit
 from comity.core.checks import refusal, whole, word
 from comity.core.contribution import Array, Metrics, Tree
 from comity.core.errors import ConfigError
@@ -67,7 +69,7 @@ class TorchModel:
         loss: `loss(outputs, targets)`, a mean over the rows of the batch. Targets (rows,) meet outputs (rows, 1) as a
             column; nothing is broadcast.
         optimizer: called with a list of tensors: a class of torch.optim, or a partial of one.
-        batch: rows in a step.
+        batch: rows in a step; of a private one, rows at once, which bounds memory.
         epochs: passes over the data in one fit; the last may be a part.
         buffers: what becomes of floating-point buffers such as BatchNorm's running statistics: "average" (they travel
             with the parameters and are named in `statistics`), "local" (they stay at the site: `fit_local`) or "reset"
@@ -108,6 +110,7 @@ class TorchModel:
     device: str = "cpu"
     threads: int | None = 1
     probabilities: str | Callable[[Tensor], Tensor] | None = None
+    private: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         settings(self, "batch", "epochs")
@@ -196,7 +199,7 @@ class TorchModel:
             New parameters, and `examples` (rows, 1) and `train_loss` (summed loss, samples seen).
 
         Raises:
-            ConfigError: data or parameters that do not fit, or Step(private).
+            ConfigError: data or parameters that do not fit, or Step(private) with a module that mixes examples.
         """
         new, _, metrics = self.fit_local(params, None, data, round, step=step)
         return new, metrics
@@ -207,9 +210,11 @@ class TorchModel:
         """As `fit`, with the site's own buffers: None or {} stands for `local_init()`.
 
         Returns:
-            New parameters, the local buffers afterwards, metrics.
+            New parameters, the local buffers afterwards, metrics; no metrics with Step(private).
         """
-        refuse(step, "TorchModel", ("loss", "adjust", "mask"))
+        if step.private is not None:
+            refuse(step, "TorchModel with private", ("adjust", "mask", "private"))
+            return private_fit(self, params, local, data, round, step)
         flat, epochs = self._flat, self.epochs if step.epochs is None else step.epochs
         with flat.lock, around(self.device, self.threads, round.mine_seed("torch")):
             flat.put(params, self._checked(local))
@@ -377,9 +382,9 @@ class TorchModel:
             "tensors": {n: [str(t.dtype).removeprefix("torch."), *t.shape] for n, t in tensors},
             "frozen": dict(self.frozen),
             "buffers": self.buffers_policy(),
-            "loss": _described(self.loss),
-            "optimizer": _described(self.optimizer),
-            "probabilities": _described(self.probabilities) if callable(self.probabilities) else self.probabilities,
+            "loss": described(self.loss),
+            "optimizer": described(self.optimizer),
+            "probabilities": described(self.probabilities) if callable(self.probabilities) else self.probabilities,
             "batch": self.batch,
             "epochs": self.epochs,
             "torch": torch.__version__,
@@ -390,10 +395,3 @@ def _two(p: Tensor) -> Tensor:
     """The probability of the second class as two columns; more columns are as many questions and stay."""
     p = p[:, 0] if p.ndim == 2 and p.shape[1] == 1 else p
     return torch.stack([1 - p, p], 1) if p.ndim == 1 else p
-
-
-def _described(thing: Any) -> str:
-    if isinstance(thing, partial):
-        given = [*map(repr, thing.args), *(f"{k}={v!r}" for k, v in sorted(thing.keywords.items()))]
-        return f"{named(thing.func)}({', '.join(given)})"
-    return f"{named(thing)}({thing.extra_repr()})" if isinstance(thing, nn.Module) else named(thing)

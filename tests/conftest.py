@@ -8,6 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import polars
 import pytest
+from hypothesis import settings
+
+settings.register_profile("comity", deadline=None)
+settings.load_profile("comity")
+"""A deadline is a wall time: where others use the same cores, a sound example misses it."""
 
 
 class Ended(NamedTuple):

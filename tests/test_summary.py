@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import comity as co
-from comity.summary import Number, Words, _joined
+from comity.figures import Number, Words, joined
 
 CENTRES = {"plain": 3.0, "far": 1e9, "small": -1e-6, "farther": -1e12}
 
@@ -182,7 +182,7 @@ def test_bins_are_joined_until_each_holds_enough() -> None:
         ([1, 0, 0, 0, 0, 1], 4, ((), ())),
         ([1, 0, 0, 0, 0, 1], 0, (tuple(range(7)), (1, 0, 0, 0, 0, 1))),
     ):
-        got = _joined(edges, np.array(counts), least)
+        got = joined(edges, np.array(counts), least)
         assert (got.edges, got.counts) == want
 
 

@@ -10,7 +10,7 @@ import comity as co
 from comity.channels.helper import Known, ask, read
 from comity.channels.layout import Form, lay
 from comity.channels.seeds import SealedSeed, Turn
-from comity.channels.twoserver import _Adding
+from comity.channels.twoserver import Turned, _Adding
 from comity.core.contribution import Contribution
 from comity.core.parts import Until
 
@@ -144,10 +144,12 @@ def test_what_was_not_sealed_is_left_out_and_the_rest_opens():
     short = replace(good[1], value={**good[1].value, "words": good[1].value["words"][:-2]})
     stolen = replace(good[1], value={**good[1].value, "seed": good[0].value["seed"]})
     for odd in (other, short, stolen, replace(good[1], value=None), replace(good[0], value={**good[0].value})):
-        adding = _Adding(turn(), channel.key)
+        session = Turned(turn())
+        adding = _Adding(session, channel.key)
         for c in (good[0], odd, *good[2:]):
             adding.take(c)
         assert sorted(adding.members) == ["a", "c", "d", "e"]
+        assert list(session.left_out) == [odd.sender]
 
 
 def test_too_few_for_the_quorum_are_never_shown_to_the_helper():

@@ -81,6 +81,23 @@ def test_scores_that_cannot_be_opened_are_none_and_the_ledger_says_why():
     assert "3" in score["failed"]
 
 
+@pytest.mark.parametrize(
+    "channel", [co.SecAgg(), co.TwoServer(co.Helper()), co.CKKS("p0")], ids=["SecAgg", "TwoServer", "CKKS"]
+)
+def test_one_of_another_form_is_left_out_and_the_ledger_says_so(channel):
+    class Odd(co.Trainer):
+        def contribute(self, shared, local, round, secret):
+            c, local = super().contribute(shared, local, round, secret)
+            return Contribution(c.kind, {**c.value, "more": np.zeros(2)}, c.weight, c.metrics), local
+
+    few = {n: SITES[n] for n in ("p0", "p1", "p2", "p3")}
+    run = fed({**few, "p3": Odd(MODEL, data())}, channel=channel, evaluate=False).run(rounds=1)
+    want = fed({n: few[n] for n in ("p0", "p1", "p2")}, evaluate=False).run(rounds=1)
+    assert [(name, "form" in why) for _, name, why in run.ledger.refused] == [("p3", True)]
+    assert rounds_of(run)[0]["accepted"].tolist() == [True, True, True, False]
+    assert all(np.allclose(run.shared[k], want.shared[k], atol=1e-5) for k in want.shared)
+
+
 # cohorts
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,116 +10,28 @@ import numpy as np
 from comity.collaboration import Collaboration
 from comity.combine.collect import Collect
 from comity.combine.mean import Mean
-from comity.core.checks import number, refusal, whole
+from comity.core.checks import number, refusal, seeded, whole
 from comity.core.contribution import Array, Contribution, Tree
 from comity.core.errors import ConfigError
-from comity.core.parts import Combiner, Secret
+from comity.core.fits import fits
+from comity.core.parts import Channel, Combiner, Secret
 from comity.core.rng import digest
 from comity.core.round import Round
+from comity.data.dictionary import Dictionary
 from comity.data.prepare import moment_weights, moments
-from comity.data.quantiles import around, first_edges, merge_bounds, middle, open_bounds, quantile_counts, refine
+from comity.data.quantiles import merge_bounds, open_bounds, quantile_counts
 from comity.data.schema import Column, Schema
-from comity.data.statistics import MOST_SENT, spread
+from comity.data.statistics import spread
 from comity.data.tables import kinds, parties_of
 from comity.data.vocabularies import Hashed, Open, respond
+from comity.figures import Number, Stats, Words, binned, named
 from comity.methods.query import Query
+from comity.secure_stats.hub import secure
 
-CUTS = 4
-"""Rounds of counts for the quantiles: each cuts the bin of the last into 64."""
+LEAST = 10
+"""Rows that are few, where a channel hides each party and nothing else is said."""
 BUCKETS = 2**12
 """Of hashed words, where rare ones are not to be named: 32 KiB for each column and party."""
-
-
-@dataclass(frozen=True)
-class Quantile:
-    """What is known of a quantile.
-
-    Attributes:
-        value: in the column's unit.
-        error: the quantile lies within `value` ± `error`: the smallest value that somebody has and that a share q of
-            the values does not exceed (numpy's "inverted_cdf").
-    """
-
-    value: float
-    error: float
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Exact counts of bins.
-
-    Attributes:
-        edges: rising, one more than bins. A bin holds its lower edge, the last one its upper edge as well.
-        counts: values in each bin, of all parties.
-    """
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Number:
-    """A column of numbers over all parties.
-
-    Attributes:
-        count: rows with a value.
-        missing: rows without.
-        mean: in the column's unit.
-        variance: of the population (divided by count), in its unit squared.
-        quantiles: q to what is known of it.
-        histogram: of bins between the ends that the parties told; None where nobody has a value.
-    """
-
-    count: int
-    missing: int
-    mean: float
-    variance: float
-    quantiles: Mapping[float, Quantile] = field(default_factory=dict)
-    histogram: Histogram | None = None
-
-
-@dataclass(frozen=True)
-class Words:
-    """A column of words over all parties.
-
-    Attributes:
-        count: rows with a value.
-        missing: rows without.
-        values: word to rows, the most frequent first.
-        other: rows with a word that is not named here, or not by their party: it names at most 500.
-        error: by how many rows the count of a word may be too low, because a party did not name it; 0 is exact.
-    """
-
-    count: int
-    missing: int
-    values: Mapping[str, int]
-    other: int = 0
-    error: int = 0
-
-    def top(self, n: int) -> dict[str, int]:
-        """The n most frequent words with their rows; exact in this order where counts differ by more than `error`."""
-        return dict(list(self.values.items())[: whole("n", "top", n)])
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What the parties' tables look like together.
-
-    Attributes:
-        parties: how many.
-        rows: in all.
-        columns: name to `Number` or `Words`; those that all parties have.
-        left_out: name to why it is not among them.
-        bytes_up: that the parties sent.
-        bytes_down: that they were sent.
-    """
-
-    parties: int
-    rows: int
-    columns: Mapping[str, Number | Words]
-    left_out: Mapping[str, str]
-    bytes_up: int
-    bytes_down: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +76,8 @@ def stats(
     bins: int = 20,
     least: int = 0,
     seed: int = 0,
+    channel: Channel | None = None,
+    dictionary: str | Path | Dictionary | None = None,
 ) -> Stats:
     """Counts, means, variances, quantiles, histograms and frequent words of tables that stay where they are.
 
@@ -177,16 +92,40 @@ def stats(
     they hold fewer, and words are named only if the bucket of their salted hash holds so many rows (`other` counts the
     rest, and is no smaller itself unless it is 0). Rows, missing values and the rounded ends are shown all the same.
 
+    **With a channel** such as `SecAgg()` the hub sees sums over all parties and nothing of one; a helper or a hub may
+    be distrusted as far as the channel says. Each figure is a computation of its own whose answers add, and all are
+    answered by the same parties: one that is gone before any figure is asked is left out, later the rest is refused.
+    What differs, beside that:
+
+    - Column names are told openly where there is no dictionary; kinds, rows and everything else only as sums.
+    - Values are cut to the range that the dictionary declares. Where it declares none, values are counted by size, in
+      bins that double; from there the ends are narrowed to edges beyond which fewer than `least` values lie. So of the
+      smallest and the largest value nothing but a power of two is found, and not whose it is. What lies beyond is
+      counted in the first and the last bin of a histogram. Means and variances are of all values.
+    - Counts are exact; a mean and a standard deviation are right to 1e-9 of the range, or to the rounding of a float64
+      where values lie far from zero; a quantile as told. One with fewer than `least` values at or beyond it on either
+      side is not among the quantiles.
+    - Words are those that the dictionary lists, or all of whose three buckets of hashes hold `least` rows, up to 64
+      bytes: so a rare word is told to the hub only where chance has it share all three, and it is not shown.
+    - Some missing values, but fewer than `least`, are told as "<10", see `Stats`.
+
+    Two calls over parties that differ by one tell of that one; nothing here remembers what was asked before. There is
+    no noise, so there is no privacy budget. A table of one row is hidden as well as any other.
+
     Args:
         source: {party: path or frame}, or one table with a column that says whose a row is.
         party: that column; left out with a mapping.
         quantiles: shares q, each above 0 and at most 1.
         bins: of the histograms, of equal width, >= 2.
-        least: no bin, word or column of fewer rows is shown; 0 or 1 shows all.
+        least: no bin, word or column of fewer rows is shown; 0 or 1 shows all, but with a channel 0 stands for 10.
         seed: of the run.
+        channel: how answers become visible: `SecAgg()`, `TwoServer(...)`, or `Plain()` to try the same without.
+        dictionary: what columns hold, their ranges and codes: a schema.toml, or what was read of one. For a channel.
 
     Raises:
-        ConfigError: no such file or column, no party, or a setting out of its range.
+        ConfigError: no such file or column, no party, fewer parties than the channel hides one among, a channel that
+            does not add whole numbers exactly, or a setting out of its range.
+        TooFewParticipants: with a channel, a party dropped out once figures were asked.
 
     Example:
         >>> import polars, comity as co
@@ -197,10 +136,22 @@ def stats(
         (4, 60.0, 1)
         >>> abs(age.quantiles[0.5].value - 60) <= age.quantiles[0.5].error < 1e-5, age.histogram.counts
         (True, (2, 1))
+        >>> rows = polars.DataFrame({"age": [*range(20, 60)]})
+        >>> hidden = co.stats({"a": rows, "b": rows, "c": rows[:1]}, channel=co.SecAgg()).columns["age"]
+        >>> hidden.count, round(hidden.mean, 6), min(hidden.histogram.counts) >= 10
+        (81, 39.259259, True)
     """
     shares = _shares(quantiles)
     bins, least = whole("bins", "stats", bins, 2), whole("least", "stats", least)
+    if channel is None and dictionary is not None:
+        raise refusal("dictionary", "stats", "None where there is no channel", dictionary, "Use channel=co.SecAgg().")
+    if channel is not None:
+        fits("channel", channel)
     tables, _ = parties_of(source, party)
+    if channel is not None:
+        return secure(
+            tables, channel, (shares, bins, least or LEAST), seed=seeded("stats", seed), dictionary=dictionary
+        )
     asking = _Asking({name: Clerk(table, digest(seed, "salt")) for name, table in tables.items()}, seed)
     said = asking({"step": "columns"}, Collect())
     schema = _common({p: said[p]["kinds"] for p in said})
@@ -274,7 +225,9 @@ def _numbers(asking: _Asking, wanted: tuple[tuple[float, ...], int, int]) -> tup
     averaged = asking({"step": "moments"}, Mean())
     square = asking({"step": "spread", "centre": averaged["mean"]}, Mean())["square"]
     count, missing = (np.rint(averaged[k] * len(asking.clerks)).astype(int) for k in ("count", "missing"))
-    known, histograms = _binned(asking, wanted)
+    told = asking({"step": "bounds"}, Collect())
+    bounds = merge_bounds(np.where(t["known"], t["ends"], np.nan) for t in told.values())
+    known, histograms = binned(asking.counts, bounds, wanted)
     columns: Columns = {}
     few = {name: f"fewer than {least} values" for name, n in zip(names, count, strict=True) if n < least}
     for i, name in enumerate(names):
@@ -284,44 +237,6 @@ def _numbers(asking: _Asking, wanted: tuple[tuple[float, ...], int, int]) -> tup
             mean, variance = float(averaged["mean"][i]), float(square[i])
             columns[name] = Number(int(count[i]), int(missing[i]), mean, variance, own, shown)
     return columns, few
-
-
-def _binned(
-    asking: _Asking, wanted: tuple[tuple[float, ...], int, int]
-) -> tuple[dict[float, list[Quantile]], list[Histogram]]:
-    """The quantiles and the histogram of each column of numbers."""
-    shares, bins, least = wanted
-    told = asking({"step": "bounds"}, Collect())
-    bounds = merge_bounds(np.where(t["known"], t["ends"], np.nan) for t in told.values())
-    whole, wide = first_edges(bounds, bins), first_edges(bounds)
-    counts = asking.counts({"histogram": whole, **({"first": wide} if shares else {})})
-    edges = {str(q): wide for q in shares}
-    found = {str(q): counts["first"] for q in shares}
-    for _ in range(CUTS - 1 if shares else 0):
-        edges = {str(q): refine(found[str(q)], edges[str(q)], q, least=least) for q in shares}
-        found = asking.counts(edges)
-    ends = {q: around(found[str(q)], edges[str(q)], q, least=least) for q in shares}
-    known = {
-        q: [Quantile(float(v), float(e)) for v, e in zip(middle(x), _half(x), strict=True)] for q, x in ends.items()
-    }
-    return known, [_joined(e, c[1:-1], least) for e, c in zip(whole, counts["histogram"], strict=True)]
-
-
-def _half(edges: Array) -> Array:
-    """Half of the distance between the outer edges, and what they were rounded by."""
-    return np.asarray((edges[:, -1] - edges[:, 0]) / 2 + 4 * np.spacing(np.abs(edges).max(axis=1)))
-
-
-def _joined(edges: Array, counts: Array, least: int) -> Histogram:
-    """Bins from the left, each joined with the next while it holds fewer than `least`; what is left joins the last."""
-    ends, held, now = [float(edges[0])], list[int](), 0
-    for end, n in zip(edges[1:].tolist(), counts.tolist(), strict=True):
-        now += n
-        if now >= least:
-            ends, held, now = [*ends, end], [*held, now], 0
-    if ends[-1] != float(edges[-1]):
-        ends, held = ([*ends[:-1], float(edges[-1])], [*held[:-1], held[-1] + now]) if held else ([], [])
-    return Histogram(tuple(ends), tuple(held))
 
 
 def _words(asking: _Asking, least: int) -> Columns:
@@ -336,14 +251,4 @@ def _words(asking: _Asking, least: int) -> Columns:
         return told
 
     merged = (Open() if least < 2 else Hashed(least, BUCKETS)).collect(schema, ask)
-    return {name: _named(merged[name], [own[name] for own in told], least) for name in schema.categories}
-
-
-def _named(said: Mapping[str, Any], parts: Sequence[Any], least: int) -> Words:
-    """Words by frequency; those of fewer rows than `least`, and what the rest needs to be no fewer, are not named."""
-    ordered = sorted(said["values"].items(), key=lambda pair: (-pair[1], pair[0]))
-    count, other = sum(said["values"].values()) + said["other"], said["other"]
-    while ordered and (ordered[-1][1] < least or 0 < other < least):
-        other += ordered.pop()[1]
-    lost = [min(p["other"], min(p["values"].values())) for p in parts if len(p["values"]) >= MOST_SENT]
-    return Words(count, said["missing"], dict(ordered), other, sum(lost))
+    return {name: named(merged[name], [own[name] for own in told], least) for name in schema.categories}

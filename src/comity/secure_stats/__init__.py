@@ -1,0 +1,1 @@
+"""Statistics over parties of whom nothing but sums is seen."""

@@ -39,6 +39,7 @@ FINE = [
     parts(GROUPS),
     parts(EACH),
     parts(GROUPS, IN_GROUPS),
+    parts(GROUPS, part("SecAgg", reveals="groups", ring=True), INTEGERS),
     parts(SUM, BLIND),
     parts(SUM, OPEN, CLIP, SPARSE),
     parts(PUBLIC, BLIND, NOISE),

@@ -98,6 +98,21 @@ def test_one_of_another_form_is_left_out_and_the_ledger_says_so(channel):
     assert all(np.allclose(run.shared[k], want.shared[k], atol=1e-5) for k in want.shared)
 
 
+def test_a_median_over_sums_of_groups_outvotes_a_liar():
+    class Liar(co.Trainer):
+        def contribute(self, shared, local, round, secret):
+            c, local = super().contribute(shared, local, round, secret)
+            return Contribution(c.kind, {k: v * 0 + 7 for k, v in c.value.items()}, c.weight, c.metrics), local
+
+    sites = {f"p{i:02}": co.Trainer(MODEL, data(), test=data()) for i in range(15)}
+    lies = {**sites, "p03": Liar(MODEL, data())}
+    robust = {"channel": co.SecAgg(groups=3), "combine": co.Median(), "transforms": [co.FixedPoint(8.0 * 20)]}
+    honest = fed(sites, evaluate=False).run(rounds=3).shared
+    held, lost = (fed(lies, evaluate=False, **more).run(rounds=3).shared for more in (robust, {"channel": co.SecAgg()}))
+    off = [max(float(np.abs(found[k] - honest[k]).max()) for k in honest) for found in (held, lost)]
+    assert off[0] < off[1] / 2
+
+
 # cohorts
 
 

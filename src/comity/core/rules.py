@@ -102,7 +102,8 @@ def _transforms_see_enough(p: Parts) -> str | None:
 
 def _sum_wants_a_summing_combiner(p: Parts) -> str | None:
     for t in p.transforms:
-        if t.decodes == "sum" and p.combiner.needs != "sum":
+        apart = getattr(t, "integers", False) and not hasattr(t, "spend") and p.combiner.needs == "groups"
+        if t.decodes == "sum" and p.combiner.needs != "sum" and not apart:
             return f"{_name(t)} acts on the sum; {_name(p.combiner)} makes no sum. Use combine=Mean()."
     return None
 

@@ -187,7 +187,10 @@ class Attempt:
         return self.parts.method.expect(state.method, who, turn)
 
     def _combine(self, hub: str, gathered: Any, entries: list[dict[str, Any]]) -> HubState:
-        """Decode on the sum, lower, update. An empty sum is a release too; of an empty list nothing can be learnt."""
+        """Decode on the sum, or on those of groups; lower, update.
+
+        An empty sum is a release too; of an empty list nothing can be learnt.
+        """
         parts, state, heard = self.parts, self.states[hub], self.heard[hub]
         if parts.combiner.needs != "sum" and not gathered:
             return state
@@ -196,7 +199,9 @@ class Attempt:
             gathered = self._nothing(state, turn)
         after = list(state.transforms)
         for i, t in reversed(list(enumerate(parts.transforms))):
-            if t.decodes == "sum":
+            if t.decodes == "sum" and isinstance(gathered, list):
+                gathered = [t.decode(some, after[i], turn, self.secret)[0] for some in gathered]
+            elif t.decodes == "sum":
                 gathered, after[i] = t.decode(gathered, after[i], turn, self.secret)
             elif entries[i]:
                 after[i] = {**after[i], **{who: entries[i][who] for who in heard.asked if who in entries[i]}}

@@ -13,6 +13,7 @@ from comity.comparison.desk import Desk
 from comity.comparison.families import families
 from comity.comparison.hub import Hub, Joint, Traffic, Unseen, left_out, merged
 from comity.comparison.preparing import Preparing
+from comity.comparison.private import Noised, trained
 from comity.comparison.saved import Outcome, write
 from comity.comparison.settings import Settings, given, listed
 from comity.comparison.verdict import noun
@@ -24,6 +25,7 @@ from comity.data.prepare import Preparation
 from comity.data.schema import Schema
 from comity.data.tables import column, parties_of, words
 from comity.data.vocabularies import source_of
+from comity.privacy.budget import Budget
 
 Tell = Callable[[str, float], None]
 MOST_GROUPS = 12
@@ -43,6 +45,7 @@ class Repeat:
         unseen: party to what became of a joint model that it took no part in.
         outcome: what can be used afterwards.
         fairer: party to its sheets with the fairer joint model; {} where none was trained.
+        private: the model that was trained with noise; None where none was asked for.
     """
 
     ways: Mapping[str, Mapping[str, Any]]
@@ -53,6 +56,7 @@ class Repeat:
     unseen: Mapping[str, Unseen]
     outcome: Mapping[str, Any]
     fairer: Mapping[str, Any]
+    private: Noised | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ def compare(
     words_from: str = "open",
     fill: str = "mean",
     fair: str | None = None,
+    private: Budget | None = None,
     dictionary: str | Path | Dictionary | None = None,
     runs: str | Path | None = None,
     title: str | None = None,
@@ -152,6 +157,9 @@ def compare(
         fill: what a missing number is taken for: "mean" or "median" (from rounds of counts).
         fair: a column of groups: also train a joint model in which all groups count alike, with a threshold for
             each group where there are two classes, and give its price.
+        private: `co.Budget(epsilon=8, delta=1e-5)`: also train a joint model (linear, or `model="mlp"`) with DP-SGD at
+            each party within this budget for each example and each split, and give its price. Nothing about it is
+            tuned. Epsilon does not cover what the comparison releases beside it: preparation, scores, other ways.
         dictionary: a schema.toml: its codes and ranges.
         runs: a folder for the joint runs (recipe, ledger, states) and for the models of the first split.
         title: what to call the data; by default the file's name.
@@ -173,8 +181,8 @@ def compare(
         (['alone', 'ensemble', 'joint', 'personal', 'pooled'], 200)
     """
     given(dictionary, runs, (title, called, command), tell)
-    by = listed(groups, fair)
-    settings = Settings(target, party, model, rounds, repeats, seed, pooled, by, unseen, words_from, fill, fair or "")
+    by, on = listed(groups, fair)
+    settings = Settings(target, party, model, rounds, repeats, seed, pooled, by, unseen, words_from, fill, on, private)
     begun = (time.perf_counter(), time.process_time())
     tables, aside = _tables(source, settings)
     hub = _hub(tables, settings, dictionary)
@@ -222,6 +230,9 @@ class _Repeat:
             ways["personal"] = self.hub.personal(joint, self.number)
             chosen["joint"] = str(joint.trial)
             chosen["personal"] = _most([ways["personal"][p]["how"] for p in ways["personal"]])
+        private = self._private(preparation) if self.settings.private else None
+        if private is not None:
+            ways["private"], chosen["private"] = self.hub.score(private.fitted, self.number), private.fitted.family
         outcome = self._outcome(preparation, joint)
         if self.settings.pooled:
             self.tell("pooled", 0.8)
@@ -231,7 +242,13 @@ class _Repeat:
         fairer = self._fairer(joint) if joint is not None and self.settings.fair else {}
         self.tell("done", 1.0)
         traffic = merged(prepared, joint.traffic) if joint else prepared
-        return Repeat(ways, joint, chosen, traffic, seconds, unseen, outcome, fairer)
+        return Repeat(ways, joint, chosen, traffic, seconds, unseen, outcome, fairer, private)
+
+    def _private(self, preparation: Preparation) -> Noised:
+        """A joint model that is trained with noise."""
+        self.tell("private", 0.76)
+        folder = self.folder and self.folder / f"repeat-{self.number}" / "private"
+        return trained(self.hub.desks, self.settings, preparation, self.number, folder=folder)
 
     def _unseen(self, joint: Joint) -> Mapping[str, Unseen]:
         """The chosen joint model, trained anew without each party in turn."""

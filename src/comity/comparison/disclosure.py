@@ -22,6 +22,8 @@ def revealed(
         out += [
             _row(what, how_much, "each", "sum", "the joint model") for what, how_much, _ in trained(schema, settings)
         ]
+    if "private" in ways:
+        out.append(_row("Noised model changes", f"{settings.rounds} rounds", "each", "sum", "the private model"))
     if "ensemble" in ways:
         out.append(_row("Own models", "one for each party", "each", "each", "the ensemble"))
     scores = "counts, losses and score histograms" + (", by group" if settings.groups else "")
@@ -48,6 +50,9 @@ def protection(
     if "joint" in ways:
         leaves += [_leaf(what, "the hub; all learn what comes of their sum", "the joint model", form)
                    for what, _, form in trained(schema, settings)]  # fmt: skip
+    if "private" in ways:
+        leaves.append(_leaf("Noised model changes", "the hub; all learn what comes of their sum", "the private model",
+                            "changes of parameters after DP-SGD, every round; covered by ε"))  # fmt: skip
     if "ensemble" in ways:
         leaves.append(_leaf("The party's own model with its preparation", "the hub and all parties", "the ensemble",
                             "parameters; trees hold thresholds taken from the data"))  # fmt: skip

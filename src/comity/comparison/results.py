@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from comity.comparison import fair
+from comity.comparison import fair, private
 from comity.comparison.disclosure import card, protection, revealed
 from comity.comparison.hub import Traffic, merged
 from comity.comparison.intervals import Interval, interval
@@ -74,6 +74,7 @@ def results(facts: Facts, settings: Any, repeats: Sequence[Any]) -> dict[str, An
         "way_to_pooled": _way_to_pooled(table, mean_gain),
         "groups": {name: table.groups(name) for name in settings.groups},
         "fair": fair.results(table, settings.fair) if settings.fair else None,
+        "private": private.results(table, settings) if settings.private else None,
         "unseen": _unseen(table),
         "influence": influence,
         "cost": _cost(repeats),

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from comity.comparison.families import families
+from comity.comparison.private import family_of, noise_of, promised
 from comity.core.checks import flag, path, refusal, seeded, whole, word
 from comity.core.errors import ConfigError
 from comity.data.dictionary import Dictionary
+from comity.privacy.budget import Budget
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Settings:
         words_from: "open", "hashed" or "dictionary".
         fill: "mean" or "median".
         fair: the column of groups by which a fairer joint model is trained too; "" for none.
+        private: epsilon and delta of a joint model that is trained with noise too; None for none.
 
     Raises:
         ConfigError: a setting out of its range.
@@ -44,6 +47,7 @@ class Settings:
     words_from: str = "open"
     fill: str = "mean"
     fair: str = ""
+    private: Budget | None = None
 
     def __post_init__(self) -> None:
         families(self.model)
@@ -59,6 +63,9 @@ class Settings:
         word("fill", "", self.fill, ("mean", "median"))
         if self.target == self.party:
             raise ConfigError(f"The target and the party must be two columns. Got '{self.target}' for both.")
+        if self.private is not None:
+            family_of(self.model)
+            noise_of(promised(self.private), self.rounds)
 
 
 def given(dictionary: Any, runs: Any, words: tuple[Any, ...], tell: Any) -> None:
@@ -78,8 +85,8 @@ def given(dictionary: Any, runs: Any, words: tuple[Any, ...], tell: Any) -> None
         raise refusal("tell", "", "a function of what is done and how much", tell)
 
 
-def listed(groups: Sequence[str], fair: str | None) -> tuple[str, ...]:
-    """The columns of groups, that of fairness last.
+def listed(groups: Sequence[str], fair: str | None) -> tuple[tuple[str, ...], str]:
+    """The columns of groups, that of fairness last; and that of fairness, "" for none.
 
     Raises:
         ConfigError: no list of names.
@@ -90,4 +97,4 @@ def listed(groups: Sequence[str], fair: str | None) -> tuple[str, ...]:
         raise refusal("groups", "", "a list of columns", groups)
     if fair is not None and not isinstance(fair, str):
         raise refusal("fair", "", "the name of a column", fair)
-    return tuple(dict.fromkeys([*groups, *([fair] if fair else [])]))
+    return tuple(dict.fromkeys([*groups, *([fair] if fair else [])])), fair or ""

@@ -13,7 +13,7 @@ from comity.comparison.saved import files_of, holds_outcome, read_model, read_re
 from comity.core.errors import ConfigError, LedgerError, WireError
 from comity.core.tree import leaves
 from comity.core.wire import decode_tree
-from comity.ledger.audit import Audit
+from comity.ledger.audit import Audit, audit_of
 from comity.ledger.history import history
 from comity.ledger.links import Link
 from comity.ledger.minutes import figure, minutes
@@ -122,7 +122,27 @@ def show_audit(found: Audit) -> list[Line]:
         told = [f"{r.sender}, round {r.round + 1}: {r.reason.removeprefix(r.sender + ': ')}" for r in those[:MOST]]
         more = [f"and {count(len(those) - MOST)} more"] if len(those) > MOST else []
         out += labelled(label, *([f"{count(len(those))}   {told[0]}", *told[1:], *more] if those else ["none"]))
-    return [*out, (), *_heard(found), (), *labelled("privacy", found.privacy), *_revealed(found)]
+    return [*out, (), *_heard(found), (), *labelled("privacy", found.privacy, *_spent(found)), *_revealed(found)]
+
+
+def show_party(founds: Sequence[Audit], name: str) -> list[Line]:
+    """What one party's own spends and everybody's guarantee over several runs.
+
+    Raises:
+        ConfigError: no run knows the party, or epsilon cannot be computed.
+    """
+    told = [str(found) for found in audit_of(founds, name)] or ["nothing was spent"]
+    over = f"{name}, over {count(len(founds))} {plural('run', len(founds))}"
+    return [(), *labelled("party", over, *told)]
+
+
+def _spent(found: Audit) -> list[str]:
+    """A sentence for each guarantee, or why there is none."""
+    try:
+        told = [str(g) for g in found.guarantees]
+    except ConfigError as error:
+        return [f"epsilon cannot be computed: {error}"]
+    return [*told[:MOST], *([f"and {count(len(told) - MOST)} more"] if len(told) > MOST else [])]
 
 
 def runs_of(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from comity.comparison.intervals import Interval, interval
 from comity.comparison.sheet import FOR_CLASSES, FOR_NUMBERS, LOWER_IS_BETTER, loss, metrics, rows, total
 from comity.data.schema import Schema
 
-WAYS = ("alone", "ensemble", "joint", "personal", "pooled")
+WAYS = ("alone", "ensemble", "joint", "personal", "private", "pooled")
 JOINING = ("joint", "personal", "ensemble")
 """Ways of joining, in the order in which a tie is decided."""
 BOUNDED = frozenset({"accuracy", "balanced_accuracy", "roc_auc", "pr_auc"})
@@ -45,18 +45,18 @@ class Table:
         ways = [w for w in JOINING if w in self.ways]
         return min(ways, key=lambda w: loss(self.repeats[k].ways[w][party]["valid"]))
 
-    def gain(self, k: int, party: str, way: str | None = None) -> float | None:
-        """The headline score of a way, by default the chosen way of joining, minus that of alone."""
-        ways = (way or self.joining(k, party), "alone")
+    def gain(self, k: int, party: str, way: str | None = None, base: str = "alone") -> float | None:
+        """The headline score of a way, by default the chosen way of joining, minus that of another."""
+        ways = (way or self.joining(k, party), base)
         with_, without = (self._scores[k][w][party][self.headline] for w in ways)
         return None if with_ is None or without is None else with_ - without
 
-    def gains(self, parties: Sequence[str], way: str | None = None) -> Interval | None:
-        """The mean gain of some parties, each counted once, over the repeats.
+    def gains(self, parties: Sequence[str], way: str | None = None, base: str = "alone") -> Interval | None:
+        """The mean gain of some parties over another way, each counted once, over the repeats.
 
         That of a single party is one of as many as there are parties: all hold together with 95 %.
         """
-        each = [mean([self.gain(k, p, way) for p in parties]) for k in range(len(self.repeats))]
+        each = [mean([self.gain(k, p, way, base) for p in parties]) for k in range(len(self.repeats))]
         tested = sum(rows(self.repeats[0].ways["alone"][p]["test"]) for p in parties)
         most = 1.0 if self.headline in BOUNDED else float("inf")
         together = len(self.parties) if len(parties) == 1 else 1

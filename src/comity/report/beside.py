@@ -1,5 +1,6 @@
 """What stands beside the scores: what it costs, parties that never took part, the model card."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -41,6 +42,33 @@ def computing(results: Results) -> float | None:
     worked = ((results.get("cost") or {}).get("parties") or {}).values()
     found = [s for p in worked if (s := numbers.number(p.get("seconds"))) is not None]
     return sum(found) if found else None
+
+
+def private(results: Results) -> dict[str, str] | None:
+    """The private model's price and its guarantee, in words; None where none was trained."""
+    given = results.get("private")
+    if not given:
+        return None
+    metric, means = results["metric"], results["parties_mean"]
+    scored, joint = (numbers.value(view.at(means, way, metric), metric) for way in ("private", "joint"))
+    name, price = numbers.metric_name(metric), given.get("price")
+    found = f"{numbers.points(price)} points of {name}"
+    told = "Against joint its price is not defined." if numbers.known(price) is None else (
+        f"With noise the joint model scores {scored} in place of {joint}: {found}"
+        + (", within noise." if view.judged(price) == "within noise" else ".")
+    )  # fmt: skip
+    together = given.get("together") or {}
+    n = int(together.get("trainings") or 1)
+    each = str(given["guarantee"])
+    if n > 1:
+        each = f"One training: {each}. The {numbers.word(n)} trainings of this comparison together: "
+        each += f"ε ≤ {numbers.fixed(_up(together['epsilon']), 1)}"
+    return {"told": told, "guarantee": f"{each}.", **{k: str(given.get(k) or "") for k in ("how", "covers", "beyond")}}
+
+
+def _up(epsilon: float) -> float:
+    """Rounded up to a tenth."""
+    return math.ceil(10 * epsilon - 1e-9) / 10
 
 
 def unseen(results: Results) -> dict[str, Any] | None:

@@ -118,6 +118,7 @@ def _context(results: Results) -> dict[str, Any]:
         "all_metrics": view.metrics(results),
         "lower": curve.LOWER_IS_BETTER,
         "ways": view.shown(results),
+        "head": lambda way: view.head(results, way),
         "has_intervals": any(low is not None for _, low, _ in view.intervals(results)),
         "worst": _worst(results),
         "to_pooled": charts.way_to_pooled(results),
@@ -134,11 +135,18 @@ def _optional(results: Results) -> dict[str, Any]:
         "note": str(results.get("interval_note") or ""),
         "groups": fairness.charts_of(results),
         "fair": fairness.fair(results),
+        "private": _private(results),
         "unseen": beside.unseen(results),
         "cost": beside.cost(results),
         "card": beside.card(results),
         "protection": results.get("protection") or None,
     }
+
+
+def _private(results: Results) -> dict[str, Any] | None:
+    """The price of privacy, its figures not torn from their intervals."""
+    found = beside.private(results)
+    return None if found is None else {**found, "pieces": pieces(found["told"], ("points",))}
 
 
 def _worst(results: Results) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from comity.report.view import Results
 
 WIDTH = 100
 MARGIN = 11
-WAY = {"alone": "#d08700", "ensemble": "#c965a3", "joint": "#2b8fd0", "personal": "#109f75", "pooled": ""}
+WAY = {"alone": "#d08700", "ensemble": "#c965a3", "joint": "#2b8fd0", "personal": "#109f75", "private": "#8a78e0"}
 """The hues of the report, at steps that can be read on light and on dark terminals."""
 ALARM = "#e0602a"
 DROPPED_FIRST = ("pooled", "ensemble", "personal", "verdict")
@@ -142,7 +142,7 @@ def table(results: Results, width: int = WIDTH) -> list[Text]:
     columns = {"rows": ["rows", *(e.rows for e in entries)]}
     for way in view.shown(results):
         columns[way] = [
-            way,
+            view.head(results, way),
             *(numbers.value(view.at(e.ways, way, results["metric"]), results["metric"]) for e in entries),
         ]
     columns["gain"] = ["gain from joining", *(numbers.points(e.gain) for e in entries)]
@@ -253,6 +253,7 @@ def _found(results: Results) -> list[tuple[str, str]]:
     found = [
         ("Fairness", fairness.line(results)),
         ("Fair", _fair(results)),
+        ("Private", _private(results)),
         ("Newcomers", _unseen(results)),
         ("Cost", _cost(results)),
         ("Revealed", _revealed(results)),
@@ -265,6 +266,11 @@ def _fair(results: Results) -> str:
     if got is None:
         return ""
     return f"{got['column']} gap {got['joint']} joint, {got['fair']} fair ({got['how']}). {got['told']}"
+
+
+def _private(results: Results) -> str:
+    got = beside.private(results)
+    return "" if got is None else f"{got['told']} {got['guarantee']} {got['covers']} {got['beyond']}"
 
 
 def _unseen(results: Results) -> str:

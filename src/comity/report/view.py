@@ -12,7 +12,7 @@ Results: TypeAlias = Mapping[str, Any]
 """The results of a comparison, version 1: see `docs/reference/compare-json.md`."""
 
 VERSION = 1
-WAYS = ("alone", "ensemble", "joint", "personal", "pooled")
+WAYS = ("alone", "ensemble", "joint", "personal", "private", "pooled")
 NEEDED = ("question", "metric", "ways", "parties_mean", "parties", "gain", "bytes", "revealed", "verdict", "settings")
 NO_SKILL: Mapping[str, tuple[float, str]] = {"roc_auc": (0.5, ", a coin flip"), "r2": (0.0, ", the mean of the target")}
 
@@ -64,6 +64,17 @@ def shown(results: Results) -> list[str]:
     """The ways that were run, in the order that is the same everywhere."""
     parties = results["parties"].values()
     return [way for way in WAYS if way in results["ways"] or any(way in p["ways"] for p in parties)]
+
+
+def head(results: Results, way: str) -> str:
+    """What a way is called where there is room: the private one with the epsilon that was asked for.
+
+    Example:
+        >>> head({"private": {"epsilon": 8.0}}, "private"), head({}, "joint")
+        ('private (ε 8)', 'joint')
+    """
+    asked = numbers.number((results.get("private") or {}).get("epsilon")) if way == "private" else None
+    return way if asked is None else f"{way} (ε {asked:g})"
 
 
 def at(ways: Mapping[str, Any], way: str, metric: str) -> Interval:

@@ -42,6 +42,7 @@ def words(results: Results) -> dict[str, str]:
         "ensemble": f"Each {one}’s own model votes; the answers are averaged. No training together.",
         "joint": "One model trained together. Records stay where they are; only model changes travel.",
         "personal": f"The joint model, then tuned at home on the {one}’s own records.",
+        **_private(results, one),
         "pooled": "All records in one place. A ceiling to compare with: it would need moving data.",
         "interval": str(results.get("interval_note") or "") or interval,
         "within noise": "The interval includes zero: with these records the difference cannot be told from chance.",
@@ -52,6 +53,15 @@ def words(results: Results) -> dict[str, str]:
     if results.get("groups") or results.get("fair"):
         found["gap"] = "Best-served group minus worst-served group. Smaller is fairer."
     return found
+
+
+def _private(results: Results, one: str) -> dict[str, str]:
+    """What is said of the private way, under the name that it has in this report."""
+    if not results.get("private"):
+        return {}
+    said = f"A joint model trained with noise at each {one} (DP-SGD): it hides whether any one record was there."
+    epsilon = "How much a model may tell of one record, at most. 0 is nothing; smaller is more private."
+    return {view.head(results, "private"): said, "ε": epsilon}
 
 
 def pieces(text: str, terms: Iterable[str]) -> list[Piece]:

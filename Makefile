@@ -48,7 +48,7 @@ check: .venv/.test
 
 # pytest ends with 5 when no test is marked slow.
 bench: .venv/.test
-	@$(BIN)/python -m pytest -m slow || [ $$? -eq 5 ]
+	@$(BIN)/python -m pytest -m slow -o faulthandler_timeout=3600 || [ $$? -eq 5 ]
 	@for file in $(wildcard benchmarks/*.py); do $(BIN)/python $$file || exit 1; done
 
 docs: .venv/.test

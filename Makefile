@@ -37,7 +37,7 @@ demo: .venv/.demo
 	@$(BIN)/comity demo
 
 test: .venv/.test
-	@$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python tests/halves.py -m 'not slow'
 
 check: .venv/.test
 	@$(BIN)/ruff check .

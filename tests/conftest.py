@@ -1,14 +1,18 @@
-"""What the tests of the command share: the command in this process, and a table to try it on."""
+"""What all tests share: one thread for small arrays, no deadlines; the command in this process, and a table for it."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import polars
 import pytest
 from hypothesis import settings
+
+THREADS = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
+"""Where arrays are small, threads that wait for each other take most of the time. Read when numpy is loaded."""
+for name in THREADS:
+    os.environ.setdefault(name, "1")
 
 settings.register_profile("comity", deadline=None)
 settings.load_profile("comity")
@@ -40,6 +44,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of two hospitals."""
+    import numpy as np
+    import polars
+
     rng = np.random.default_rng(0)
     x = rng.normal(size=(120, 2))
     y = np.where(x[:, 0] + x[:, 1] + rng.normal(size=120) > 0, "yes", "no")

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from comity.charging import Charging
 from comity.collaboration import Collaboration
 from comity.core.checks import part
 from comity.core.contribution import Contribution, Metrics, Tree
 from comity.core.errors import ConfigError, ContributionError
-from comity.core.parts import Combiner, Method, Past, Roster, Secret
+from comity.core.parts import Combiner, Method, Past, Roster, Secret, Spend
 from comity.core.round import Round
 from comity.core.spec import Spec
 from comity.core.tree import is_branch
@@ -44,8 +45,8 @@ class Region:
 
     Inside, the collaboration's own `combine`, `transforms`, `channel`, `select`, `quorum` and `deadline` hold; its
     method says what the members' contributions must look like. Round numbers, attempts, seed, scoring and stopping are
-    the outer one's, so that its `seed`, `retries` and `evaluate` are not used. Noise that is added inside is not
-    counted as a spend of the outer run.
+    the outer one's, so that its `seed`, `retries` and `evaluate` are not used. What is spent inside, by its
+    transforms or its members, is charged to the region in the ledger of the outer run.
 
     The members' drawers, and what the region's combiner and transforms remember, lie in the region's own drawer: if
     the outer hub refuses or loses the region's answer, all that is dropped with it. What goes up is the combined
@@ -86,6 +87,13 @@ class Region:
         if getattr(fed.select, "peers", False):
             raise ConfigError("The members of a region must have one hub. Got peers. Use select=co.everyone().")
         object.__setattr__(self, "inside", Inside(fed))
+        if Charging(fed.parts, fed.participants).spends:
+            object.__setattr__(self, "spend", self._spend)
+
+    def _spend(self, round: Round) -> list[Spend]:
+        """What a round costs inside; of members who spend differently, each kind as if it were everybody's."""
+        fed = self.collaboration
+        return Charging(fed.parts, fed.participants).ahead(replace(round, hub=round.me, me=""))
 
     def fingerprint(self) -> dict[str, Any]:
         """What enters the recipe of the outer run: the parts inside and the sorts of members, no names."""

@@ -114,6 +114,7 @@ def child(order: dict[str, Any], board: mmap.mmap) -> int:
 
     code = 1
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         running.SAVE_SECONDS = order.get("save", 0.0)
         Points(board, order.get("point"), order.get("n", 1)).install(*works().WORKERS)

@@ -105,7 +105,7 @@ def close(a, b):
     return all(np.allclose(a.shared[k], b.shared[k], rtol=1e-4, atol=1e-5) for k in a.shared)
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", [pytest.param(n, marks=pytest.mark.slow) if n == "resnet" else n for n in NETS])
 def test_batched_is_close_to_one_after_the_other(net, capsys):
     fed = collaboration(net)
     one = fed.run(rounds=1, engine=co.Local("sequential"))

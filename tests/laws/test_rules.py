@@ -46,6 +46,7 @@ FINE = [
     parts(PUBLIC, RING, NOISE, INTEGERS),
     parts(part("Mean", needs="sum", denominator="weight", cap=10.0), RING, INTEGERS),
     parts(PUBLIC, part("SecAgg", reveals="sum", ring=True, threshold=0.9), SHARES),
+    parts(PUBLIC, part("TwoServer", reveals="sum", ring=True), SHARES, quorum=0.9),
     parts(BY_WEIGHT, OPEN, CLIP),
     parts(select=PEERS),
     parts(quorum=1, retries=0, deadline=0.5),
@@ -88,6 +89,10 @@ WRONG = {
     "DiscreteGaussian has noise enough where at most 10% drop out; SecAgg opens a sum of 70%.": parts(
         PUBLIC, part("SecAgg", reveals="sum", ring=True, threshold=0.7), SHARES
     ),
+    "DiscreteGaussian has noise enough where at most 10% drop out; TwoServer opens a sum of the quorum, 50%.": parts(
+        PUBLIC, part("TwoServer", reveals="sum", ring=True), SHARES
+    ),
+    "Gaussian noises one sum; here each peer is a hub": parts(PUBLIC, OPEN, NOISE, select=PEERS),
     "Gaussian with weights by data size: the total weight would be private. Use Mean(public=True).": parts(
         BY_WEIGHT, OPEN, NOISE
     ),

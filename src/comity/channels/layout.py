@@ -169,7 +169,7 @@ def _copy(x: Array, into: Array, most: int, path: tuple[str, ...]) -> None:
             name = ".".join(path) or "the value"
             raise ContributionError(
                 f"Numbers of {name} must be within {most}, so that no sum can wrap around. "
-                f"Got {low if low < -most else high}. Use FixedPoint as the last transform."
+                "Got a larger one. Use FixedPoint as the last transform."
             )
         into[i : i + _PIECE] = piece
 
@@ -177,9 +177,11 @@ def _copy(x: Array, into: Array, most: int, path: tuple[str, ...]) -> None:
 def _number(name: str, x: Any, asked: int) -> int:
     """A number in units."""
     most = _LARGEST_NUMBER // asked
-    units = round(float(x) * RESOLUTION) if math.isfinite(x) else most + 1
-    if abs(units) > most:
-        raise ContributionError(f"The {name} must be within {most / RESOLUTION:.6g} in a ring. Got {float(x)!r}.")
+    finite = math.isfinite(x)
+    units = round(float(x) * RESOLUTION) if finite else 0
+    if not finite or abs(units) > most:
+        said = "a larger one" if finite else "NaN or infinity"
+        raise ContributionError(f"The {name} must be within {most / RESOLUTION:.6g} in a ring. Got {said}.")
     return units
 
 

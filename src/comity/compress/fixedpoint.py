@@ -141,7 +141,7 @@ def _merged(a: Any, b: Any) -> Any:
 def _checked(x: Array, most: int) -> Array:
     low, high = (int(x.min()), int(x.max())) if x.size else (0, 0)
     if low < -most or high > most:
-        raise ContributionError(f"A whole number must lie within {most} for its sum to fit. Got {max(high, -low)}.")
+        raise ContributionError(f"A whole number must lie within {most} for its sum to fit. Got a larger one.")
     return x.astype(np.int32)
 
 

@@ -51,5 +51,5 @@ class Envelope:
 
     @property
     def key(self) -> Key:
-        """What an answer is for: (run, round, attempt, phase, participant). A site answers once per key."""
-        return (self.round.run, self.round.number, self.round.attempt, self.phase, self.round.me)
+        """What an answer is for: (run, round, attempt, phase and hub, participant). A site answers once per key."""
+        return (self.round.run, self.round.number, self.round.attempt, f"{self.phase} {self.round.hub}", self.round.me)

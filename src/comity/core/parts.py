@@ -60,7 +60,7 @@ class Participant(Protocol):
     `contribute` would: to the bit, or to rtol 1e-4 and atol 1e-5 where the plan is not "sequential". It gives a list of
     (contribution, drawer), or `Together` where contributions have one form. `plan(works, wish)` measures how they are
     best done, once in a run. Scores are always asked one by one. One that spends privacy on its examples says how much
-    by `spend(round)`.
+    by `spend(round)`, a `Spend` or a list of them.
     """
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:

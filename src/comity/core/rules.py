@@ -40,6 +40,16 @@ class Parts:
         """Accepted contributions that close a round in which so many were asked."""
         return math.ceil(self.quorum * asked)
 
+    @property
+    def hides_draw(self) -> bool:
+        """Is it credited to privacy that nobody knows who is drawn? Then how many were drawn decides nothing.
+
+        It is for noise that is added at the hub to a sum that is divided by what is expected.
+        """
+        drawn = getattr(self.select, "sampling", "none") != "none"
+        central = any(getattr(t, "central", False) and hasattr(t, "spend") for t in self.transforms)
+        return drawn and central and getattr(self.combiner, "denominator", "") == "expected"
+
 
 Rule = Callable[[Parts], str | None]
 
@@ -163,9 +173,14 @@ def _shares_of_noise_make_one(p: Parts) -> str | None:
     for t in p.transforms:
         if getattr(t, "hides", "") == "sum" and p.channel.reveals != "sum":
             return f"{_name(t)} puts a share of the noise into each; a group has too little. Use one sum of all."
-        drops, least = getattr(t, "drops", 0.0), getattr(p.channel, "threshold", 1.0)
+        drops, name = getattr(t, "drops", 0.0), _name(p.channel)
+        least = getattr(p.channel, "threshold", p.quorum)
         if hasattr(t, "drops") and least < 1 - drops - 1e-9:
-            name = _name(p.channel)
+            if not hasattr(p.channel, "threshold"):
+                return (
+                    f"{_name(t)} has noise enough where at most {drops:.0%} drop out; {name} opens a sum of the quorum, "
+                    f"{least:.0%}. Use Collaboration(quorum={1 - drops:g}), or {_name(t)}(drops={1 - least:.2g})."
+                )
             return (
                 f"{_name(t)} has noise enough where at most {drops:.0%} drop out; {name} opens a sum of {least:.0%}. "
                 f"Use {name}(threshold={1 - drops:g}), or {_name(t)}(drops={1 - least:.2g})."
@@ -183,6 +198,16 @@ def _noise_wants_a_public_denominator(p: Parts) -> str | None:
     for t in p.transforms:
         if hasattr(t, "spend") and getattr(p.combiner, "denominator", "weight") == "weight":
             return f"{_name(t)} with weights by data size: the total weight would be private. Use Mean(public=True)."
+    return None
+
+
+def _noise_at_hubs_wants_one_hub(p: Parts) -> str | None:
+    for t in p.transforms:
+        if hasattr(t, "spend") and hasattr(t, "bounds") and getattr(p.select, "peers", False):
+            return (
+                f"{_name(t)} noises one sum; here each peer is a hub, and each hub releases what one peer sends again. "
+                "Use PrivateTrainer or Laplace, which add noise before anything is sent, or select=everyone()."
+            )
     return None
 
 
@@ -207,5 +232,6 @@ RULES: tuple[Rule, ...] = (
     _integers_come_last,
     _shares_of_noise_make_one,
     _noise_wants_a_public_denominator,
+    _noise_at_hubs_wants_one_hub,
     _gossip_sends_models,
 )

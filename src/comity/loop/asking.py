@@ -76,17 +76,19 @@ class Asking:
                 c = from_tree(answer.body.value[heard.hub], answer.sender)  # type: ignore[index, call-overload]
             except (TypeError, KeyError, IndexError, ValueError, WireError):
                 heard.refused.append((answer.sender, f"{answer.sender} sent no contribution for hub '{heard.hub}'."))
+                heard.unread.add(answer.sender)
                 continue
             if c.sender != answer.sender:
+                heard.unread.add(answer.sender)
                 heard.refused.append((answer.sender, f"{answer.sender} claims to be '{c.sender}'."))
                 continue
             yield c
 
     def in_sums(self, session: Any, heard: Heard) -> None:
-        """Who is in a sum: all who answered but those whom the channel left out."""
+        """Who is in a sum: all who answered something that could be read, but those whom the channel left out."""
         left = {who: why for who, why in getattr(session, "left_out", {}).items() if who in heard.answered}
         heard.refused += [(who, f"{who}: {why}") for who, why in left.items()]
-        heard.accepted = heard.answered - left.keys()
+        heard.accepted = heard.answered - left.keys() - heard.unread
 
     @property
     def total(self) -> Any:

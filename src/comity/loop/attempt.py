@@ -207,6 +207,9 @@ class Attempt:
                 after[i] = {**after[i], **{who: entries[i][who] for who in heard.asked if who in entries[i]}}
         combined, combiner = parts.combiner.lower(gathered, state.combiner, turn)
         heard.metrics = dict(combined.metrics)
+        if parts.hides_draw:
+            combined = replace(combined, weight=turn.expected)
+            turn = replace(turn, asked=round(turn.expected), answered=round(turn.expected))
         method = parts.method.update(state.method, combined, turn)
         return HubState(method, combiner, tuple(after))
 

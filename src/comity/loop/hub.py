@@ -38,6 +38,7 @@ class Heard:
     metrics: Metrics = field(default_factory=dict)
     failed: str = ""
     answered: set[str] = field(default_factory=set)
+    unread: set[str] = field(default_factory=set)
     asked_set: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:

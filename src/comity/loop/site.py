@@ -1,13 +1,16 @@
 """The participant's side of the wall: its data, its drawer, and what becomes of a question."""
 
 import hashlib
+import traceback
 from collections.abc import Generator, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from comity.core.contribution import Contribution, Tree
 from comity.core.envelope import Envelope, Key, Receipt
-from comity.core.errors import ContributionError
+from comity.core.errors import ComityError, ContributionError
 from comity.core.parts import Participant, Secret
 from comity.core.round import Round
 from comity.core.rules import Parts
@@ -122,7 +125,7 @@ class Site:
             else:
                 body, local = self._channel(asked, held)
         except Exception as error:  # noqa: BLE001  user code may raise anything; the hub is told, the run goes on
-            return self._reply(asked, failure(error)), drawer
+            return self._reply(asked, failure(error, hidden=self._is_hidden)), drawer
         if open_score or local is held:
             return self._reply(asked, body), drawer
         return self._reply(asked, body), Drawer(drawer.local, Pending(asked.key, asked.body, body, local))
@@ -133,6 +136,12 @@ class Site:
             return self._reply(asked, pending.reply)
         text = f"{self.name} was asked something else for the same round and attempt, and refuses to answer twice."
         return self._reply(asked, failure(ContributionError(text)))
+
+    @property
+    def _is_hidden(self) -> bool:
+        """Must the hub learn no more of what is here than sums, or what was noised?"""
+        noised = [part for part in (self.participant, *self.parts.transforms) if hasattr(part, "spend")]
+        return self.parts.channel.reveals != "each" or bool(noised)
 
     def _reply(self, asked: Envelope, body: Contribution) -> Envelope:
         return Envelope(asked.round, asked.phase, self.name, asked.recipe, body)
@@ -156,7 +165,7 @@ class Site:
             return self._seal(self._score(given, asked.round), told["views"], asked.round, local)
         local = _put(local, self._mine, after)
         c = self.parts.combiner.lift(given)
-        c = replace(c, value=tree_map(_zero, c.value), weight=0.0, metrics={}) if told.get("idle") else c
+        c = _idle(c) if told.get("idle") else c
         c, local = self._encode(c, told["public"], asked.round, local)
         if c.value is given.value:
             c = replace(c, value=owned(c.value))
@@ -240,14 +249,24 @@ def _dropped(local: Mapping[str, Any], pending: Pending) -> Mapping[str, Any]:
     return {**local, "channel": pending.local["channel"]} if "channel" in pending.local else local
 
 
-def failure(error: BaseException) -> Contribution:
-    """What a site answers when it cannot contribute: the error's own words, never its data."""
+def failure(error: BaseException, *, hidden: bool = False) -> Contribution:
+    """What a site answers when it cannot contribute: the error's own words.
+
+    Words of other code may hold data: where the hub is to see none, they stay here, and it is told what and where.
+    """
+    if hidden and not isinstance(error, ComityError):
+        return Contribution("error", {"reason": f"{type(error).__name__} {_place(error)}."})
     try:
         said = str(error)
     except Exception:  # noqa: BLE001  even the words of an error are user code
         said = "(it cannot say what is wrong)"
     text = said if isinstance(error, ContributionError) else f"{type(error).__name__}: {said}"
     return Contribution("error", {"reason": text.encode(errors="replace").decode()[:MOST_SAID]})
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"in {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "at the site"
 
 
 def fingerprint(question: Contribution | bytes) -> bytes:
@@ -284,6 +303,12 @@ def _is_sealed(question: Contribution) -> bool:
     """Does the channel seal the answer?"""
     told: Any = question.value
     return question.kind == "question" and bool(told["views"])
+
+
+def _idle(c: Contribution) -> Contribution:
+    """Nothing, in the form of a contribution."""
+    weight = tree_map(_zero, c.weight) if is_branch(c.weight) or np.ndim(c.weight) else 0.0  # type: ignore[arg-type]
+    return replace(c, value=tree_map(_zero, c.value), weight=weight, metrics={})
 
 
 def _zero(x: Any) -> Any:

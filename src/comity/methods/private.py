@@ -14,6 +14,7 @@ from comity.core.contribution import Contribution, Tree
 from comity.core.errors import ConfigError
 from comity.core.parts import Model, Private, Secret, Spend, Step
 from comity.core.round import Round
+from comity.core.tree import fingerprint
 from comity.methods.training import difference, fitted, held_out, model_fits
 
 
@@ -95,7 +96,8 @@ class PrivateTrainer:
         if shared.kind == "score":
             held = self.test is not None or self.valid is not None
             return Contribution("score", None, metrics=held_out(self, shared.value, buffers) if held else {}), local
-        stream = secret.stream("dp-sgd", str(round.number), str(round.attempt), round.hub)
+        turn = str(round.number), str(round.attempt), round.hub
+        stream = secret.stream("dp-sgd", *turn, fingerprint(shared.value))
         step = Step(private=Private(self.clip, self.noise, stream, self.rate), epochs=self.epochs)
         params, _, _ = fitted(self, shared.value, buffers, round, step)
         return Contribution("delta", difference(params, shared.value)), local

@@ -12,7 +12,7 @@ from comity.core.errors import ChannelError, ContributionError
 from comity.core.parts import Stream
 from comity.core.round import Round
 from comity.core.spec import Leaf, Spec
-from comity.core.tree import Layout, is_branch, leaves, ravel, tree_map
+from comity.core.tree import Layout, fingerprint, is_branch, leaves, ravel, tree_map
 from comity.privacy.noise import normals
 
 PIECE = 2**15
@@ -132,6 +132,11 @@ def keep_numbers(part: Any, **intervals: str) -> None:
         object.__setattr__(part, name, float(kept))
 
 
-def purpose(name: str, round: Round) -> tuple[str, ...]:
-    """What a stream of noise is for: another round, attempt or hub is another purpose."""
-    return name, str(round.number), str(round.attempt), round.hub
+def purpose(name: str, round: Round, value: Any = None) -> tuple[str, ...]:
+    """What a stream of noise is for: another round, attempt or hub is another purpose.
+
+    So is another value, where one is given: two values in one turn, of a run that was copied or whose data changed,
+    never get the same noise, which their difference would be rid of.
+    """
+    turn = name, str(round.number), str(round.attempt), round.hub
+    return turn if value is None else (*turn, fingerprint(value))

@@ -130,8 +130,8 @@ class DiscreteGaussian:
         x = flat * grid.steps
         if self.rotate:
             x = np.clip(_rotated(x, length, round), -grid.top, grid.top)
-        x = _rounded(x, grid.norm, secret.stream(*purpose("discrete rounding", round)))
-        x += discrete_gaussian(secret.stream(*purpose("discrete gaussian", round)), grid.std, length)
+        x = _rounded(x, grid.norm, secret.stream(*purpose("discrete rounding", round, flat)))
+        x += discrete_gaussian(secret.stream(*purpose("discrete gaussian", round, flat)), grid.std, length)
         if max(int(x.max()), -int(x.min())) > grid.most:
             raise ContributionError(f"Noised integers must stay within {grid.most}. Got more. Ask fewer participants.")
         words = x.astype(np.int32)

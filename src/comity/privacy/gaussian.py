@@ -139,13 +139,14 @@ class Gaussian:
 
     def decode(self, c: Contribution, state: Any, round: Round, secret: Secret) -> tuple[Contribution, Any]:
         """At the hub: noise on the sum, and the clip of the next round."""
-        stream = secret.stream(*purpose("gaussian", round))
+        both = {"value": c.value, "weight": c.weight}
+        stream = secret.stream(*purpose("gaussian", round, both))
         if self.quantile is None:
             return released(c, noised(c.value, self.noise * self.clip, stream), round), state
         bits, clip = self._bits(round), float(state["clip"])
         value = noised(c.value, self._left(bits) * clip, stream)
         beyond = float(c.weight) - _IDLE * answered(round)  # type: ignore[arg-type]
-        beyond += bits * float(normals(secret.stream(*purpose("gaussian count", round)), 1)[0])
+        beyond += bits * float(normals(secret.stream(*purpose("gaussian count", round, both)), 1)[0])
         share = min(1.0, max(0.0, 0.5 + beyond / max(1.0, round.expected or round.asked)))
         after = clip * math.exp(-self.rate * (share - self.quantile))
         return released(c, value, round), {"clip": min(self._most, max(after, self.clip * _FALL))}

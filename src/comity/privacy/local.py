@@ -79,8 +79,8 @@ class RandomisedResponse:
         if len(given) > self.labels:
             said = f"A contribution must have {self.labels} labels at most. Got {len(given)}."
             raise ContributionError(f"{said} Use RandomisedResponse(labels={len(given)}), which costs more.")
-        stream = secret.stream(*purpose("response", round))
-        told = self._told(votes[given].argmax(axis=1), stream)
+        label = votes[given].argmax(axis=1)
+        told = self._told(label, secret.stream(*purpose("response", round, {"row": given, "label": label})))
         hot = np.zeros(votes.shape, votes.dtype if votes.dtype.kind == "f" else np.float64)
         hot[given, told] = 1
         return anonymous(c, {name: hot}), local
@@ -173,7 +173,7 @@ class Laplace:
         layout = Layout.of(value, "float64")
         scale = 2 * self.bound / self.epsilon
         step = 2.0 ** math.floor(math.log2(scale * _FINE))
-        noise = discrete_laplace(secret.stream(*purpose("laplace", round)), scale / step, layout.size)
+        noise = discrete_laplace(secret.stream(*purpose("laplace", round, value)), scale / step, layout.size)
         noisy = layout.tree((np.trunc(ravel(value, layout) / step) + noise) * step)
         return anonymous(c, tree_map(lambda x, like: x.astype(like.dtype), noisy, value)), local
 

@@ -78,6 +78,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} rounds, four methods")
     parser.add_argument("--tune", action="store_true", help="choose learning rates by validation, and no table")
     parser.add_argument("--keep", type=Path, help="file of runs, read and added to")
+    parser.add_argument("--kept", action="store_true", help="only what is kept: run nothing, each row of its own seeds")
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
     return parser.parse_args()
 
@@ -94,6 +95,13 @@ def runs_of(split: str, names: Sequence[str], seeds: Sequence[int], rounds: int,
         for name in names:
             run_of(split, name, seed, rounds, rate_of(split, name), kept)
     return {n: {s: kept.done[split, n, s, rounds, rate_of(split, n)] for s in seeds} for n in names}
+
+
+def kept_of(split: str, names: Sequence[str], seeds: Sequence[int], rounds: int, kept: Kept) -> dict[str, Any]:
+    """As `runs_of`, of the runs that there are."""
+    found = {n: {s: (split, n, s, rounds, rate_of(split, n)) for s in seeds} for n in names}
+    there = {n: {s: kept.done[key] for s, key in by.items() if key in kept.done} for n, by in found.items()}
+    return {n: by for n, by in there.items() if by}
 
 
 def run_of(split: str, name: str, seed: int, rounds: int, rate: float, kept: Kept) -> dict[str, Any]:
@@ -176,7 +184,8 @@ def main() -> None:
             if given.tune:
                 print(rates(split, names, rounds, kept))
                 continue
-            rows = rows_of(runs_of(split, names, seeds, rounds, kept))
+            runs = (kept_of if given.kept else runs_of)(split, names, seeds, rounds, kept)
+            rows = rows_of(runs)
         except AbsentError as error:
             print(f"{split} skipped: {error}")
             continue

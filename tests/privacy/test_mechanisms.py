@@ -319,9 +319,9 @@ def test_clipped_by_the_stack_or_one_by_one_all_is_the_same_to_the_bit(part):
 @pytest.mark.parametrize("rotate", [False, True])
 def test_distributed_noise_learns_through_secure_aggregation(rotate):
     part = co.DiscreteGaussian(5.0, 0.0, drops=0.0, rotate=rotate)
-    run, plain = fed(part, channel=SecAgg(), quorum=1.0).run(rounds=2), fed(co.Gaussian(5.0, 0.0)).run(rounds=2)
+    run, plain = fed(part, channel=SecAgg(threshold=1.0)).run(rounds=2), fed(co.Gaussian(5.0, 0.0)).run(rounds=2)
     assert all(np.allclose(run.shared[k], plain.shared[k], atol=1e-5) for k in plain.shared)
-    noisy = fed(co.DiscreteGaussian(1.0, 0.5), channel=SecAgg(), quorum=0.9).run(rounds=2)
+    noisy = fed(co.DiscreteGaussian(1.0, 0.5), channel=SecAgg(threshold=0.9)).run(rounds=2)
     assert [e.facts["mechanism"] for e in noisy.ledger if e.kind == "spend"] == ["discrete-gaussian"] * 2
 
 

@@ -30,8 +30,8 @@ CHOSEN: Mapping[str, Mapping[str, float]] = {
         "tickets": 0.05,
     },
 }
-"""By split and method, as `python benchmarks/tickets.py --tune` found them; on S10-CIFAR with seed 0 and three rates only,
-alone not at all: it has that of S10."""
+"""By split and method, as `python benchmarks/tickets.py --tune` found them; on S10-CIFAR with seed 0 and three rates
+only, and alone not at all: it has that of S10."""
 
 
 def family(name: str) -> str:

@@ -41,7 +41,7 @@ class Form:
         >>> import numpy as np
         >>> form, words = lay(Contribution("delta", {"w": np.array([1, -2])}, 3.0, {"loss": (0.5, 1.0)}), 2)
         >>> form.size, words.dtype.name, form.sum(words).value["w"], form.sum(words).weight
-        (8, 'uint32', array([ 1, -2]), 3.0)
+        (8, 'uint32', array([ 1, -2], dtype=int32), 3.0)
     """
 
     kind: str

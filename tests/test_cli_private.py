@@ -29,7 +29,7 @@ def test_the_price_is_printed_and_written(run: Any, patients: Path, tmp_path: Pa
     [
         ("8", ("must name epsilon, delta and unit. Got '8'", "Use epsilon=8,delta=1e-5,unit=example")),
         ("epsilon=8,delta=1e-5,unit=party", ("Got 'party'", "noise of several times", "Use unit=example")),
-        ("epsilon=0,delta=1e-5,unit=example", ("'epsilon'", "Got 0.0")),
+        ("epsilon=0,delta=1e-5,unit=example", ("The epsilon of --private", "Got 0. Use epsilon=8")),
         ("epsilon=8,delta=2,unit=example", ("'delta'", "Got 2.0")),
     ],
 )

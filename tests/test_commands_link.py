@@ -40,7 +40,8 @@ def test_show_tells_the_minutes_over_a_link(run: Any, folder: Path, link: str) -
     [
         ("", "figures such as up=5e6"),
         ("5g", "one of 2g, 3g, 4g, lte, dsl, cable. Got '5g'."),
-        ("up=5e6", "Got no down in 'up=5e6'"),
+        ("up=5e6", "Got no down in 'up=5e6'. Use up=5e6,down=50e6."),
+        ("dls", "Got 'dls'. Did you mean 'dsl'?"),
         ("up=5e6,down=0", "'down' of Link"),
         ("up=5e6,up=5e6,down=1", "each once. Got twice"),
         ("up=5e6,down=1,speed=3", "Got 'speed'"),

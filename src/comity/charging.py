@@ -1,10 +1,12 @@
 """What a round spends of privacy: facts for the ledger, written before any noise is drawn."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from comity.core.errors import ConfigError
 from comity.core.parts import Spend
 from comity.core.round import Round
 from comity.core.rules import Parts
@@ -33,6 +35,10 @@ class Charging:
     def spends(self) -> bool:
         """Does anything that is released cost privacy?"""
         return self._own or any(hasattr(t, "spend") for t in self.parts.transforms)
+
+    def guarded(self, find: Callable[[str], Any]) -> Callable[[str], Any]:
+        """How participants are found: of a population whose first spends nothing, nobody else may."""
+        return find if self._named or self._own else Unspending(find)
 
     def ahead(self, turn: Round) -> list[Spend]:
         """What the next round would spend, whoever is asked; by as many hubs as ever heard one."""
@@ -64,7 +70,7 @@ class Charging:
         drawn: dict[str, Any] = {"sampling": how, "rate": float(rate)} if self.parts.hides_draw else {}
         spending = [t for t in self.parts.transforms if hasattr(t, "spend")]
         each = [replace(t.spend(turn), **(drawn if getattr(t, "central", False) else {})) for t in spending]
-        return [replace(s, count=s.count * self._hubs) for s in each]
+        return [_by(s, self._hubs) for s in each]
 
     def _each(self, names: Iterable[str], turn: Round) -> Iterable[tuple[Spend, str]]:
         """A participant has one kind of spend, or a list of them."""
@@ -74,3 +80,35 @@ class Charging:
                 if spend := getattr(find(name), "spend", None):
                     given = spend(turn.to(name))
                     yield from ((s, name) for s in ([given] if isinstance(given, Spend) else given))
+
+
+@dataclass(frozen=True)
+class Unspending:
+    """Finds participants of a population whose first spends nothing, so that nobody else does without being charged.
+
+    Attributes:
+        find: name to participant.
+    """
+
+    find: Callable[[str], Any]
+
+    def __call__(self, name: str) -> Any:
+        """The participant of this name.
+
+        Raises:
+            ConfigError: it spends privacy.
+        """
+        person = self.find(name)
+        if hasattr(person, "spend"):
+            raise ConfigError(
+                f"All participants of a population must spend privacy, or none. Got {type(person).__name__} for "
+                f"'{name}', and one without noise first. Use participants of one kind."
+            )
+        return person
+
+
+def _by(spend: Spend, hubs: int) -> Spend:
+    """What so many hubs spend who release the same independently: as many releases, or trees."""
+    if spend.mechanism == "tree":
+        return replace(spend, noise=spend.noise / math.sqrt(hubs))
+    return replace(spend, count=spend.count * hubs)

@@ -21,6 +21,7 @@ from comity.core.round import Round
 from comity.core.together import Plan, Wish
 from comity.core.wire import decode_tree, encode_tree
 from comity.engines.local import Local, Population
+from comity.ledger.history import scored, tried
 from comity.ledger.keys import SideSecret
 from comity.ledger.record import Entry, Ledger, check_chain
 from comity.listeners.telling import Listener, Telling
@@ -99,11 +100,12 @@ class Running:
         generation = saved.load()
         if generation is not None:
             self.ledger = Ledger.restore(generation.entries)
+        self.charging = Charging(self.parts, fed.participants)
+        find = self.charging.guarded(find)
         self.sites = Sites(find, self.parts, secret.side, saved.drawer, Plans(chosen(self.ledger), self._planned))
         self.asking = asking = Asking(self.parts, engine.connect(roster, self.sites), agreed)
         self.rounds = Rounds(asking, base, secret=secret.side(""), past=self.ledger, listen=self._heard)
         self.states: Mapping[str, HubState] = {}
-        self.charging = Charging(self.parts, fed.participants)
         spends: Any = [e.facts for e in self.ledger if e.kind == "spend"]
         self._charged = {(facts["round"], facts["attempt"]) for facts in spends}
         self._kept = len(self.ledger)
@@ -125,7 +127,7 @@ class Running:
         executor, chunk = (getattr(self._engine, name, None) for name in ("executor", "chunk"))
         self.sites.plans.wish = Wish(executor, max(1, ahead), chunk)
         try:
-            while self.ledger.rounds < rounds and not self._stopped():
+            while self.ledger.rounds < rounds and not self._ended(rounds):
                 self._step(rounds)
                 if self.saved.due():
                     self._save()
@@ -149,7 +151,7 @@ class Running:
     def _step(self, rounds: int) -> None:
         """One round and its scores; only when both are done can the run be taken up again after them."""
         try:
-            self.states = self.rounds.round(self.states, self.ledger.rounds)
+            self.states = self.rounds.round(self.states, self.ledger.rounds, tried(self.ledger))
         except TooFewParticipants:
             self._point = self._now()
             raise
@@ -201,6 +203,13 @@ class Running:
             if accepted:
                 self.asking.receipts[who] = receipt
 
+    def _ended(self, rounds: int) -> bool:
+        """Does `stop` end the run here? Then it is said: a model that was hardly trained looks like any other."""
+        if ended := self._stopped():
+            who = type(self.fed.stop).__name__
+            sys.stderr.write(f"stopped    by {who} after {self.ledger.rounds} of {rounds} rounds\n")
+        return ended
+
     def _stopped(self) -> bool:
         if self.fed.stop is None:
             return False
@@ -235,8 +244,7 @@ class Running:
 
     def _scored(self) -> bool:
         """Are the newest states scored already, or are there no scores to take?"""
-        last = self.ledger[-1]
-        return not self._scores or last.kind == "score" or last.kind == "start"
+        return not self._scores or scored(self.ledger)
 
     def _evaluate(self, *, last: bool) -> None:
         when = self.fed.evaluate

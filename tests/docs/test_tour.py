@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from comity.report.numbers import points
 
 ROOT = Path(__file__).parents[2]
 TOUR = ROOT / "docs" / "tour.md"
+SILENT = [ROOT / "docs" / "guides" / "secagg-vectors.md"]
+"""What is for those who write another implementation."""
 TOURS = [TOUR, *sorted((ROOT / "docs" / "tours").glob("*.md"))]
 PAGES = [TOUR, *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
@@ -107,20 +110,20 @@ def complaints(line: str) -> list[str]:
             wrong.append(f"{name} has no {word}")
         elif options[word] is not None and not options[word].is_flag:
             wrong += [] if rest and not rest.pop(0).startswith("--") else [f"{word} without a value"]
-    takes = sum(p.param_type_name == "argument" for p in params)
+    takes = sum(inf if p.nargs < 0 else 1 for p in params if p.param_type_name == "argument")
     return wrong + ([f"{name} takes {takes} arguments"] if free > takes and not wrong else [])
 
 
 @pytest.mark.parametrize("page", [*PAGES, *TOURS[1:]], ids=lambda p: p.stem)
 def test_commands_that_are_shown_exist(page: Path) -> None:
     shown = commands(page.read_text(encoding="utf-8"))
-    assert shown or page in TOURS[1:]
+    assert shown or page in [*TOURS[1:], *SILENT]
     assert not [wrong for line in shown for wrong in complaints(line)]
 
 
 @pytest.mark.parametrize(
     "line",
-    ["comity comparee", "comity compare t.csv --tarrget y", "comity compare t.csv --target", "comity audit a b"],
+    ["comity comparee", "comity compare t.csv --tarrget y", "comity compare t.csv --target", "comity show a b"],
 )
 def test_commands_that_do_not_exist_are_told(line: str) -> None:
     assert len(complaints(line)) == 1

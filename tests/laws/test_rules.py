@@ -73,7 +73,7 @@ WRONG = {
     ),
     "SecAgg adds integers in a ring. Put FixedPoint(bound=...) last among the transforms.": parts(SUM, RING),
     "SecAgg adds integers in a ring.": parts(SUM, RING, INTEGERS, CLIP),
-    "SecAgg adds in a ring: a weight without a cap could overflow it. Use Mean(cap=...).": parts(
+    "SecAgg adds in a ring: a weight without a cap could overflow it. Use Mean(uniform=True), or Mean(cap=...).": parts(
         BY_WEIGHT, RING, INTEGERS
     ),
     "SecAgg adds in a ring of one cohort; here each peer is a hub. Use channel=Plain().": parts(

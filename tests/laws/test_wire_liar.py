@@ -88,7 +88,7 @@ def closed(cohort, rng):
     rounds = Rounds(asking, Round("ab" * 8, 0), secret=SECRET, past=Ledger(), listen=events.append)
     states = rounds.round(rounds.start(), 0)
     metrics = rounds.score(states, 1, co.everyone())
-    return states["hub"].method, metrics, [event.heard["hub"] for event in events]
+    return states["hub"].method, metrics, [event.heard["hub"] for event in events if event.kind != "begin"]
 
 
 def lied(cohort, count, seed):

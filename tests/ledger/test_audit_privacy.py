@@ -72,10 +72,11 @@ def test_the_command_sums_a_party_over_runs(run: Any, tmp_path: Path) -> None:
 def test_what_the_command_refuses(run: Any, tmp_path: Path) -> None:
     one, two = spent_in(tmp_path / "one", OURS), spent_in(tmp_path / "two", OURS)
     for args, says in (
-        ((one, "--party", "abba"), "Got 'abba', which is none of them."),
+        ((one, "--party", "abba"), "Got 'abba', which is none of them. They have ada, bob."),
         ((one, "--party", "Bob"), "Did you mean 'bob'?"),
         ((one, "--delta", "2"), "The 'delta' of audit must be a number in [0, 1). Got 2.0."),
         ((one, "--delta", "x"), "It must be a number. Got 'x'."),
+        ((one, two, one, "--party", "bob"), "Each run must be named once"),
         ((one, two, "--against", two), "--against must be of one run. Got 2 folders."),
     ):
         ended = run("audit", *args)

@@ -53,7 +53,9 @@ def test_it_sends_nothing_but_its_delta(model):
 def test_it_trains_as_the_model_does_with_these_settings():
     who = trainer(epochs=2)
     start = LINEAR.init(HERE)
-    step = co.Step(private=co.Private(1.0, 1.0, SECRET.stream("dp-sgd", "2", "0", "hub", fingerprint(start)), 0.25), epochs=2)
+    step = co.Step(
+        private=co.Private(1.0, 1.0, SECRET.stream("dp-sgd", "2", "0", "hub", fingerprint(start)), 0.25), epochs=2
+    )
     wanted, _ = LINEAR.fit(start, DATA[0], HERE, step)
     np.testing.assert_array_equal(ravel(delta(who).value), ravel(wanted) - ravel(start))
 

@@ -7,8 +7,8 @@ import pytest
 
 import comity as co
 from comity.core.contribution import Contribution
-from comity.core.errors import ConfigError, ContributionError
 from comity.core.envelope import Envelope
+from comity.core.errors import ConfigError, ContributionError
 from comity.core.tree import ravel
 from comity.loop.asking import Asking
 from comity.loop.hub import Heard
@@ -73,6 +73,8 @@ def test_whom_two_hubs_hear_is_released_twice():
 
     run = fed(combine=PUBLIC, transforms=[co.Gaussian(1.0, 1.0)], select=Two()).run(2)
     assert [s["count"] for s in spends(run)] == [2, 2]
+    tree = fed(combine=PUBLIC, transforms=[co.TreeGaussian(1.0, 1.0, participations=9)], select=Two()).run(1)
+    assert spends(tree)[0]["noise"] == pytest.approx(1 / 9 / 2**0.5)
 
 
 def test_noise_inside_a_region_is_charged_and_its_scores_are_off():
@@ -100,6 +102,15 @@ def test_a_region_within_a_region_is_charged():
     inner = co.Region(fed(PRIVATE))
     run = fed({"top": co.Region(fed({"middle": inner}))}).run(1)
     assert [(s["unit"], s["who"], s["count"]) for s in spends(run)] == [("example", "top", 2)]
+
+
+def test_in_a_population_nobody_spends_without_being_charged():
+    names = list(SITES)
+    mixed = co.Population(6, lambda i: SITES[names[i]] if i < 3 else PRIVATE[names[i]])
+    with pytest.raises(ConfigError, match="must spend privacy, or none"):
+        fed(mixed).run(1)
+    assert len(spends(fed(co.Population(6, lambda i: PRIVATE[names[i]])).run(1))) == 1
+    assert not spends(fed(co.Population(6, lambda i: SITES[names[i]])).run(1))
 
 
 def test_sampling_is_not_credited_where_the_divisor_tells_how_many_were_drawn():
@@ -248,3 +259,62 @@ def test_keys_of_scores_and_of_rounds_never_serve_twice(tmp_path, monkeypatch):
     turns = {m[:4] for m in made}
     assert len({m[4] for m in made}) == len(turns)
     assert {hub for *_, hub in turns} == {"hub", "hub (scores)"}
+
+
+class Walk:
+    """Members of a secure sum with their memories, in a turn of a hub that may ask what it likes."""
+
+    def __init__(self, n=3):
+        self.channel, self.names = co.SecAgg(), [f"p{i}" for i in range(n)]
+        self.memories = {name: {} for name in self.names}
+
+    def begin(self, number, hub="hub", names=None):
+        names = names or self.names
+        self.turn = co.Round("run", 0, number=number, hub=hub, roster=len(names), asked=len(names))
+
+        def ask(cohort, body, until):
+            for name in cohort:
+                here, secret = replace(self.turn, me=name), co.testing.fixed_secret().side(name)
+                c, self.memories[name] = self.channel.answer(body(name), self.memories[name], here, secret)
+                yield replace(c, sender=name)
+
+        return self.channel.setup(names, ask, self.turn)
+
+    def seal(self, session, name, x):
+        c = Contribution("delta", {"w": np.full(4, x)}, 1.0)
+        here, secret = replace(self.turn, me=name), co.testing.fixed_secret().side(name)
+        sealed, self.memories[name] = self.channel.seal(c, session.view(name), self.memories[name], here, secret)
+        return sealed.value["words"]
+
+
+def test_a_turn_of_another_hub_makes_nobody_forget_that_it_sealed():
+    """Else the difference of two contributions under the same masks would be bare."""
+    walk = Walk()
+    session = walk.begin(0)
+    walk.seal(session, "p0", 1)
+    walk.begin(1, hub="other")
+    with pytest.raises(co.ChannelError, match="not gone back to"):
+        walk.seal(walk.begin(0), "p0", 5)
+
+
+def test_a_run_that_stopped_goes_on_with_fresh_keys_and_keeps_its_scores(tmp_path):
+    here = [False]
+
+    class Away(co.Trainer):
+        def contribute(self, shared, local, round, secret):
+            if shared.kind != "score" and round.number and not here[0]:
+                raise RuntimeError("away")
+            return super().contribute(shared, local, round, secret)
+
+    people = {n: (Away if n > "p1" else co.Trainer)(MODEL, s.data, test=s.test) for n, s in SITES.items()}
+    runs = fed(people, channel=co.SecAgg())
+    first = runs.run(1, folder=tmp_path).metrics
+    with pytest.raises(co.TooFewParticipants):
+        runs.run(2, folder=tmp_path)
+    assert runs.run(1, folder=tmp_path).metrics == first
+    here[0] = True
+    rounds = [e.facts for e in runs.run(2, folder=tmp_path).ledger if e.kind == "round"]
+    assert [(f["round"], f["attempt"], f["closed"]) for f in rounds][1:] == [
+        (1, 0, False), (1, 1, False), (1, 2, False), (1, 3, True)
+    ]  # fmt: skip
+    assert rounds[-1]["accepted"].all()

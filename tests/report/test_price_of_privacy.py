@@ -65,6 +65,14 @@ def test_the_page_has_the_way_the_price_and_the_guarantee(sample: ModuleType) ->
     assert "six ways" in text
 
 
+def test_the_page_does_not_deny_the_noise_that_it_shows(sample: ModuleType) -> None:
+    results = sample.full()
+    assert "No noise is added" in page(results)
+    text = page({**results, "private": with_private(sample)["private"]})
+    assert "But for the private model, no noise is added" in text
+    assert "No noise is added" not in text
+
+
 def test_nothing_of_it_where_it_was_not_asked_for(sample: ModuleType) -> None:
     for results in (sample.hospitals(), {**sample.hospitals(), "private": None}):
         assert 'id="private"' not in page(results)

@@ -251,6 +251,10 @@ def test_the_way_to_pooled(sample):
             "why": "undefined: pooled is no better than alone",
         }
     assert "undefined: pooled is no better than alone" in page(results)
+    results = sample.full() | {"way_to_pooled": {"mean": -0.02, "low": -10.2, "high": 10.2}}
+    why = "cannot be told: alone and pooled lie too close"
+    assert charts.way_to_pooled(results) == {"value": "–", "range": "", "why": why}
+    assert why in page(results)
     assert pooled(results, 0.80, None, 0.84)["value"] == "–"
 
 
@@ -283,6 +287,8 @@ def test_an_axis_begins_at_no_skill(sample):
     assert axis.ticks == (0.1024, 0.5, 1.0)
     assert [t["text"] for t in charts.tick_labels(axis)] == ["0.10", "0.5", "1.0"]
     assert charts.bar(axis, 0.1024, {"mean": 0.1024})["width"] == 0
+    close = charts.above(0.5, charts.scale([0.5, 1.0]))
+    assert close.ticks[1] - close.ticks[0] > 0.6 * close.step, "labels lie over one another on a phone"
 
 
 def test_panels_become_a_table_for_many_parties(sample):

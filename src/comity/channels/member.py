@@ -150,13 +150,13 @@ class Member:
         """What is remembered of this turn; nothing where it begins."""
         here = self.round.number, self.round.attempt
         held = self.memory.get("turns", {}).get(self._at, {})
-        if held and (held["number"], held["attempt"]) > here:
+        then = (held["number"], held["attempt"]) if held else here
+        if then > here or (then == here and held.get("left")):
             raise ChannelError(
                 f"A round that was left is not gone back to. Got round {here[0] + 1}, attempt {here[1] + 1} after "
                 f"round {held['number'] + 1}, attempt {held['attempt'] + 1}."
             )
-        same = held and (held["number"], held["attempt"]) == here
-        return dict(held) if same else {"number": here[0], "attempt": here[1]}
+        return dict(held) if held and then == here else {"number": here[0], "attempt": here[1]}
 
     @property
     def _at(self) -> str:
@@ -166,7 +166,9 @@ class Member:
         """The memory with this turn; of turns before it only which they were."""
         here = turn["number"], turn["attempt"]
         turns = {
-            at: t if (t["number"], t["attempt"]) == here else {"number": t["number"], "attempt": t["attempt"]}
+            at: t
+            if (t["number"], t["attempt"]) == here
+            else {"number": t["number"], "attempt": t["attempt"], "left": 1}
             for at, t in self.memory.get("turns", {}).items()
         }
         return {**self.memory, "turns": {**turns, self._at: dict(turn)}}

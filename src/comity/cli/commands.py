@@ -58,7 +58,7 @@ def _comity(
     """Learn together, each keeping what is theirs."""
 
 
-@app.command()
+@app.command(short_help="Is it worth joining? On two data sets of scikit-learn.")
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the two reports go.")] = Path("comity-demo"),
     repeats: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Random splits.")] = 5,
@@ -89,7 +89,7 @@ def demo(
     print_demo(answers, console, paths)
 
 
-@app.command()
+@app.command(short_help="Is it worth joining? Each way, on the same splits.")
 def compare(
     table: Annotated[
         list[Path], typer.Argument(help="A table with one row for each record; or one file for each party.")
@@ -158,7 +158,7 @@ def predict(
     put(out, found.write_csv().encode())
 
 
-@app.command()
+@app.command(short_help="What lies in a folder, and what to do next.")
 def show(
     folder: Annotated[Path, typer.Argument(help="Of a run, or of a comparison; or a ticket file.")],
     link: Annotated[
@@ -208,7 +208,7 @@ def report(
     _print([((f"{'report':<11}{out}", ""),)])
 
 
-@app.command()
+@app.command(short_help="Check the ledger of a run; what was spent.")
 def audit(
     folder: Annotated[list[Path], typer.Argument(help="A run's folder, or a comparison's for its chosen run.")],
     against: Annotated[Path | None, typer.Option(help="A file with a head that was kept, or a copy's folder.")] = None,
@@ -224,6 +224,10 @@ def audit(
     for place in folder:
         there(place, "folder of a run")
     runs = [shown.run_of(place) for place in folder]
+    if twice := [run for i, run in enumerate(runs) if run.resolve() in [r.resolve() for r in runs[:i]]]:
+        raise ConfigError(
+            f"Each run must be named once: what it spent counts once. Got {twice[0]} twice. Leave one out."
+        )
     founds = [audited(run, against=against, delta=delta) for run in runs]
     last = shown.show_party(founds, party) if party is not None else []
     for place, run, found in zip(folder, runs, founds, strict=True):
@@ -233,7 +237,7 @@ def audit(
     _left(all(found.ok for found in founds))
 
 
-@app.command()
+@app.command(short_help="Does a table fit the data dictionary?")
 def check(
     table: Annotated[Path, typer.Argument(help="CSV, TSV, JSON Lines or Parquet, one row for each record.")],
     schema: Annotated[Path | None, typer.Option(help="The data dictionary, usually schema.toml.")] = None,
@@ -261,7 +265,7 @@ def check(
         _left(not any(f.severity == "error" for f in findings))
 
 
-@app.command()
+@app.command(short_help="The second of two servers, which adds masks.")
 def helper(
     folder: Annotated[Path, typer.Option(help="Where its key and what it answered are kept.")],
     port: Annotated[int, typer.Option(parser=_whole, metavar="N", help="0 takes any that is free.")] = 8471,

@@ -7,6 +7,15 @@ from comity.cli import FAILED, WRONG
 from comity.core.errors import ComityError, ConfigError, nearest
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_EXTRAS = {
+    "cryptography": "ledger",
+    "sqlalchemy": "ledger",
+    "polars": "tables",
+    "narwhals": "tables",
+    "skops": "tables",
+}
+_EXTRAS |= {"sklearn": "tables", "scipy": "tables", "jinja2": "report", "torch": "torch", "httpx": "service"}
+"""Packages that only some commands need, and with what they come."""
 
 
 def status(error: BaseException) -> int:
@@ -26,6 +35,8 @@ def told(error: BaseException) -> str:
         return "There must be enough memory. There is not. Use fewer rows or columns, or a larger machine."
     if isinstance(error, OSError):
         return _system(error)
+    if isinstance(error, ModuleNotFoundError) and (package := str(error.name).partition(".")[0]) in _EXTRAS:
+        return f"{package} must be installed. It is missing. Run: pip install comity[{_EXTRAS[package]}]."
     return f"{_kind(error)}. This is a defect of comity: report it with what --traceback prints."
 
 

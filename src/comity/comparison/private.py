@@ -120,7 +120,10 @@ def asked(text: str) -> Budget:
             "among few, all of which take part in every round, takes noise of several times what each sends: "
             "nothing that is learnt is left. Use unit=example."
         )
-    return promised(Budget(_real("epsilon", given["epsilon"]), _real("delta", given["delta"])))
+    epsilon, delta = _real("epsilon", given["epsilon"]), _real("delta", given["delta"])
+    if not epsilon > 0:
+        raise ConfigError(f"The epsilon of --private must be a number > 0. Got {epsilon:g}. {USE}")
+    return promised(Budget(epsilon, delta))
 
 
 def promised(private: Any) -> Budget:

@@ -252,10 +252,12 @@ def _heard(found: Audit) -> list[Line]:
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[Line]:
     """Columns as wide as what stands in them; what is wrong in the last one stands out."""
-    wide = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    from rich.cells import cell_len
+
+    wide = [max(cell_len(row[i]) for row in (head, *rows)) for i in range(len(head))]
 
     def line(row: Iterable[str]) -> str:
-        return "   ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True))
+        return "   ".join(cell + " " * (w - cell_len(cell)) for cell, w in zip(row, wide, strict=True))
 
     out: list[Line] = [((line(head).rstrip(), "dim"),)]
     for row in rows[:MOST]:

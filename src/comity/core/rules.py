@@ -148,10 +148,11 @@ def _instead(t: Transform, bounded: Transform) -> str:
 def _ring_wants_integers(p: Parts) -> str | None:
     if not getattr(p.channel, "ring", False):
         return None
+    if getattr(p.combiner, "denominator", None) == "weight" and not getattr(p.combiner, "cap", math.inf) < math.inf:
+        use = "Use Mean(uniform=True), or Mean(cap=...)."
+        return f"{_name(p.channel)} adds in a ring: a weight without a cap could overflow it. {use}"
     if not (p.transforms and getattr(p.transforms[-1], "integers", False)):
         return f"{_name(p.channel)} adds integers in a ring. Put FixedPoint(bound=...) last among the transforms."
-    if getattr(p.combiner, "denominator", None) == "weight" and not getattr(p.combiner, "cap", math.inf) < math.inf:
-        return f"{_name(p.channel)} adds in a ring: a weight without a cap could overflow it. Use Mean(cap=...)."
     return None
 
 
@@ -178,8 +179,8 @@ def _shares_of_noise_make_one(p: Parts) -> str | None:
         if hasattr(t, "drops") and least < 1 - drops - 1e-9:
             if not hasattr(p.channel, "threshold"):
                 return (
-                    f"{_name(t)} has noise enough where at most {drops:.0%} drop out; {name} opens a sum of the quorum, "
-                    f"{least:.0%}. Use Collaboration(quorum={1 - drops:g}), or {_name(t)}(drops={1 - least:.2g})."
+                    f"{_name(t)} has noise enough where at most {drops:.0%} drop out; {name} opens a sum of the "
+                    f"quorum, {least:.0%}. Use quorum={1 - drops:g}, or {_name(t)}(drops={1 - least:.2g})."
                 )
             return (
                 f"{_name(t)} has noise enough where at most {drops:.0%} drop out; {name} opens a sum of {least:.0%}. "

@@ -19,6 +19,8 @@ from comity.ledger.record import GENESIS, Entry, Ledger, Refusal, check_chain, d
 from comity.privacy.accounting import Privacy, spent
 
 NO_MECHANISM = "no privacy mechanism in this recipe"
+LISTED = 10
+"""Names in a message at most."""
 _HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -181,7 +183,10 @@ def audit_of(founds: Sequence[Audit], name: str) -> tuple[Privacy, ...]:
     known = {who for found in founds for who in found.parties} | {who for names in owners for who in names}
     if not name or name not in known:
         hint = nearest(name, known - {""})
-        raise ConfigError(f"The party must be one of these runs. Got '{name}', which is none of them.{hint}")
+        names = ", ".join(sorted(known - {""})[:LISTED]) + (", ..." if len(known - {""}) > LISTED else "")
+        raise ConfigError(
+            f"The party must be one of these runs. Got '{name}', which is none of them.{hint} They have {names}."
+        )
     mine = [{**facts, "who": ""} for facts, names in zip(spends, owners, strict=True) if {"", name} & {*names}]
     return tuple(replace(found, who=name) for found in spent(mine, founds[0].delta))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from comity.ledger.record import Entry
+from comity.ledger.record import Entry, Ledger
 
 
 def history(entries: Iterable[Entry]) -> dict[str, list[Any]]:
@@ -99,3 +99,15 @@ def _columns(rows: list[_Row]) -> dict[str, list[Any]]:
         "bytes_down": [row.down for row in rows],
     }
     return fixed | {name: [row.metric(name) for row in rows] for name in names}
+
+
+def tried(ledger: Ledger) -> int:
+    """Attempts at the round that is open, of which none closed."""
+    last: Any = next((e.facts for e in reversed(ledger) if e.kind == "round"), None)
+    return 0 if last is None or last["closed"] else int(last["attempt"]) + 1
+
+
+def scored(ledger: Ledger) -> bool:
+    """Were scores taken since the last round that closed?"""
+    ends = (e for e in reversed(ledger) if e.kind in ("score", "start") or e.facts.get("closed"))  # type: ignore[union-attr]
+    return next((e.kind for e in ends), "") != "round"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from comity.core.checks import number, refusal
-from comity.core.errors import ConfigError
+from comity.core.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,7 @@ _PROFILES = {
     "dsl": (384e3, 1.5e6, 0.05),
     "cable": (1e6, 5e6, 0.028),
 }
+_USE = "Use up=5e6,down=50e6."
 _WORDS = f"figures such as up=5e6,down=50e6 or one of {', '.join(_PROFILES)}"
 
 
@@ -102,11 +103,14 @@ def _figures(text: str) -> dict[str, float]:
         try:
             value = float(said)
         except ValueError:
-            raise refusal("text", "Link.of", _WORDS, text) from None
+            hint = nearest(text.strip().lower(), _PROFILES).strip()
+            raise refusal("text", "Link.of", _WORDS, text, hint) from None
         if name not in _RANGES or name in found:
             why = "twice" if name in found else f"'{name:.20}'"
-            raise ConfigError(f"A link must have {', '.join(_RANGES)}, each once. Got {why} in {text[:60]!r}.")
+            raise ConfigError(f"A link must have {', '.join(_RANGES)}, each once. Got {why} in {text[:60]!r}. {_USE}")
         found[name] = value
     if lacking := [name for name in ("up", "down") if name not in found]:
-        raise ConfigError(f"A link must have up and down, in bits per second. Got no {lacking[0]} in {text[:60]!r}.")
+        raise ConfigError(
+            f"A link must have up and down, in bits per second. Got no {lacking[0]} in {text[:60]!r}. {_USE}"
+        )
     return found

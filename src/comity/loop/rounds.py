@@ -53,14 +53,19 @@ class Rounds:
     def _members(self, turn: Round) -> Mapping[str, Sequence[str]]:
         return self.parts.select(self.roster, turn, self.past, self.secret)
 
-    def round(self, states: Mapping[str, HubState], number: int) -> dict[str, HubState]:
+    def round(self, states: Mapping[str, HubState], number: int, tried: int = 0) -> dict[str, HubState]:
         """Close round `number`, trying it again as often as the parts allow.
+
+        Args:
+            states: by hub.
+            number: of the round.
+            tried: attempts at it before: one that was left is not gone back to, as its keys and noise served already.
 
         Raises:
             TooFewParticipants: no attempt reached the quorum. The states are as before; it can be resumed.
         """
         heard: Mapping[str, Heard] = {}
-        for attempt in range(self.parts.retries + 1):
+        for attempt in range(tried, tried + self.parts.retries + 1):
             turn = replace(self.base, number=number, attempt=attempt)
             members, idle = filled(self._members(turn), self.parts, self.roster, turn, self.secret)
             self.listen(Event("begin", turn, False, {hub: Heard(hub, asked) for hub, asked in members.items()}))

@@ -8,6 +8,9 @@ from typing import Any
 from comity.report import numbers, view
 from comity.report.view import Results
 
+WIDEST = 4.0
+"""A share of the way to pooled whose interval is wider than this tells nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -97,7 +100,7 @@ def bars(results: Results) -> Scale:
 
 def above(base: float, axis: Scale) -> Scale:
     """The same scale, begun at a base that lies between its ticks."""
-    return Scale((base, *(t for t in axis.ticks if t > base + 0.3 * axis.step)), axis.step)
+    return Scale((base, *(t for t in axis.ticks if t > base + 0.6 * axis.step)), axis.step)
 
 
 def tick_labels(axis: Scale) -> list[dict[str, Any]]:
@@ -123,6 +126,8 @@ def way_to_pooled(results: Results) -> dict[str, str] | None:
     if pooled - alone < 0.0005:
         return {"value": numbers.DASH, "range": "", "why": "undefined: pooled is no better than alone"}
     mean, low, high = numbers.known(results.get("way_to_pooled")) or ((joint - alone) / (pooled - alone), None, None)
+    if low is not None and high is not None and high - low > WIDEST:
+        return {"value": numbers.DASH, "range": "", "why": "cannot be told: alone and pooled lie too close"}
     ends = "" if low is None or high is None else f"({numbers.fixed(100 * low, 0)} to {numbers.fixed(100 * high, 0)})"
     return {"value": f"{numbers.fixed(100 * mean, 0)} %", "range": ends, "why": ""}
 

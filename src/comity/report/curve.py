@@ -95,7 +95,7 @@ def _nth(values: Sequence[Any] | None, i: int) -> Any:
 
 
 def _round_ticks(first: int, last: int) -> list[dict[str, Any]]:
-    inner = [int(t) for t in scale([first, last], ticks=5).ticks if first + (last - first) / 10 < t <= last]
+    inner = [int(t) for t in scale([first, last], ticks=5).ticks if first + (last - first) / 8 < t <= last]
     return [{"x": 100 * (t - first) / (last - first), "text": numbers.count(t)} for t in (first, *inner)]
 
 

@@ -116,8 +116,9 @@ def serve(helper: Helper, host: str, port: int, tell: Callable[[str], None]) -> 
             door.bind((host, port))
             door.listen(128)
         except (OSError, OverflowError) as error:
+            why = str(getattr(error, "strerror", None) or error).removeprefix("bind(): ").rstrip(".")
             raise ConfigError(
-                f"The helper must be able to listen on {host}, port {port}. Got: {error}. Name another."
+                f"The helper must be able to listen on {host}, port {port}. Got: {why}. Name another."
             ) from None
         tell(f"http://{f'[{host}]' if ':' in host else host}:{door.getsockname()[1]}")
         settings = lib.uvicorn.Config(app(helper), log_level="warning", access_log=False, lifespan="off")

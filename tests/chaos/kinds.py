@@ -312,6 +312,6 @@ WORKERS = (*PEOPLE, co.Linear, co.MLP, co.TorchModel)
 def parts_in(fed: co.Collaboration) -> set[str]:
     """The names of its parts, those inside its regions too."""
     people = list(fed.participants.values())
-    own = (fed.method, fed.parts.combiner, *fed.transforms, *people)
+    own = (fed.method, fed.parts.combiner, *fed.parts.transforms, fed.channel, *people)
     inside = [parts_in(p.collaboration) for p in people if isinstance(p, co.Region)]
     return {type(part).__name__ for part in own}.union(*inside)

@@ -155,7 +155,7 @@ def test_a_million_members_cost_what_is_drawn():
     parts = {"select": co.sample(10), "evaluate": False}
     run = co.Collaboration(co.FedAvg(MODEL), co.Population(1_000_000, make), **parts).run(rounds=5)
     assert run.ledger.rounds == 5
-    assert len(made) == 51, "those drawn, and the first, who is looked at before anything moves"
+    assert len(made) == 52, "those drawn, and the first, who is looked at twice: do data fit, does it spend?"
 
 
 def test_a_torch_module_runs_as_well():

@@ -164,6 +164,6 @@ def test_seeds_and_rows_are_read(load: Any) -> None:
     tickets = load("tickets")
     assert tickets.seeds_of("0,10-12") == [0, 10, 11, 12]
     runs = {line.run for line in tickets.LINES}
-    assert runs == {"alone", *tickets.METHODS}
+    assert runs == {"alone", *tickets.METHODS, *tickets.RACES}
     assert {*tickets.AGAINST} <= {line.name for line in tickets.LINES}
     assert tickets.Kept.read(None).done == {}

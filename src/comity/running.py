@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from comity.charging import Charging
 from comity.core.envelope import Receipt
 from comity.core.errors import BudgetExceeded, ConfigError, LedgerError, TooFewParticipants
@@ -26,12 +24,13 @@ from comity.ledger.keys import SideSecret
 from comity.ledger.record import Entry, Ledger, check_chain
 from comity.listeners.telling import Listener, Telling
 from comity.loop.asking import Asking
-from comity.loop.hub import Event, Heard, HubState
+from comity.loop.hub import Event, HubState
 from comity.loop.plans import Plans, choice, chosen
 from comity.loop.rounds import Rounds
 from comity.loop.select import Every
 from comity.loop.site import Drawer, drawer_tree, tree_drawer
 from comity.loop.sites import Sites
+from comity.noting import facts_of
 
 SAVE_SECONDS = 1.0
 BEST_BY = "valid_log_loss", "valid_mse"
@@ -261,7 +260,7 @@ class Running:
         if event.kind == "begin":
             return self._charge(event)
         for heard in event.heard.values():
-            self._append(event.kind, _facts(event, heard))
+            self._append(event.kind, facts_of(event, heard))
         return self._tell(event)
 
     def _event(self, kind: str, closed: bool = True) -> Event:
@@ -377,31 +376,3 @@ def _states(tree: Any) -> dict[str, HubState]:
 
 def _digest(state: HubState) -> str:
     return hashlib.sha256(encode_tree(_tree({"": state})[""])).hexdigest()
-
-
-def _named(reasons: Sequence[tuple[str, str]], asked: Sequence[str]) -> dict[str, Any]:
-    """Who and why, in the order of the cohort; strangers at the end."""
-    place = {who: i for i, who in enumerate(asked)} if reasons else {}
-    ordered = sorted(reasons, key=lambda r: place.get(r[0], len(asked)))
-    return {str(i): {"sender": who, "reason": why} for i, (who, why) in enumerate(ordered)}
-
-
-def _facts(event: Event, heard: Heard) -> dict[str, Any]:
-    """What the ledger keeps of one hub's round: names, bytes and reasons, never values."""
-    asked = list(heard.asked)
-    strangers = sorted({*heard.up, *heard.down} - set(asked))
-    return {
-        "round": event.round.number,
-        "attempt": event.round.attempt,
-        "hub": heard.hub,
-        "closed": event.closed,
-        **({"failed": heard.failed} if heard.failed else {}),
-        "asked": "\n".join(asked),
-        "accepted": np.array([who in heard.accepted for who in asked], bool),
-        "up": np.array([heard.up.get(who, 0) for who in asked], np.int64),
-        "down": np.array([heard.down.get(who, 0) for who in asked], np.int64),
-        "strangers": "\n".join(strangers),
-        "refused": _named(heard.refused, asked),
-        "dropped": _named(heard.dropped, asked),
-        "metrics": {k: np.array(v, float) for k, v in heard.metrics.items()},
-    }

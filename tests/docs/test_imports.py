@@ -11,7 +11,19 @@ SRC = Path(__file__).parents[2] / "src" / "comity"
 FLOOR = {"core": 1, "crowd": 3, "methods": 3, "ledger": 3, "cli": 5, "service": 5}
 FLOOR |= dict.fromkeys(("combine", "privacy", "compress", "channels", "data", "adapters", "engines", "loop"), 2)
 FLOOR |= dict.fromkeys(
-    ("checking", "collaboration", "running", "racing", "completing", "charging", "comparison", "region", "listeners"), 4
+    (
+        "checking",
+        "collaboration",
+        "running",
+        "racing",
+        "completing",
+        "charging",
+        "noting",
+        "comparison",
+        "region",
+        "listeners",
+    ),
+    4,
 )
 FLOOR |= dict.fromkeys(("figures", "secure_stats", "summary", "demo", "testing", "report", "deploy"), 4)
 ALSO = {"methods": {"core", "combine"}, "crowd": {"core", "data"}}
@@ -38,7 +50,7 @@ LIBRARIES = {
     "httpx": ("channels/remote",),
     "starlette": ("service/",),
     "uvicorn": ("service/",),
-    "rich": ("cli", "report/", "listeners/progress"),
+    "rich": ("cli", "report/", "listeners/progress", "comparison/shown"),
     "typer": ("cli",),
     "jinja2": ("report/",),
 }

@@ -42,7 +42,7 @@ GROUPS = (
         "collaboration",
         "Putting it together",
         "The parts put together, who carries, who is asked.",
-        ("collaboration", "racing", "region", "engines", "loop", "listeners"),
+        ("collaboration", "racing", "region", "engines", "service", "loop", "listeners"),
     ),
     Group(
         "methods", "What is learnt", "Methods, the participants that go with them, and how the hub steps.", ("methods",)

@@ -131,6 +131,8 @@ _FRONT = {
     "comity.privacy.tree": ("TreeGaussian",),
     "comity.racing": ("Race", "race"),
     "comity.region": ("Region",),
+    "comity.service.network": ("Network",),
+    "comity.service.site": ("Limits", "join"),
     "comity.summary": ("stats",),
 }
 _HOME = {name: module for module, names in _FRONT.items() for name in names}

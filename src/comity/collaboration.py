@@ -182,7 +182,7 @@ def ready(fed: Collaboration, engine: Local | None) -> Local:
     """
     engine = Local() if engine is None else engine
     fits("engine", engine)
-    if not len(fed.participants):
+    if not len(fed.participants) and not getattr(engine, "remote", False):
         raise ConfigError("A run needs participants. Got none. Give {name: co.Trainer(...)}.")
     for name, participant in fed._known():
         data_fits(name, participant)

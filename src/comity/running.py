@@ -15,10 +15,12 @@ from comity.charging import Charging
 from comity.core.envelope import Receipt
 from comity.core.errors import BudgetExceeded, ConfigError, LedgerError, TooFewParticipants
 from comity.core.parts import Participant, Roster
+from comity.core.recipe import recipe
 from comity.core.round import Round
 from comity.core.together import Plan, Wish
 from comity.core.wire import decode_tree, encode_tree
 from comity.engines.local import Local, Population
+from comity.engines.local import Names as Names
 from comity.ledger.history import scored, tried
 from comity.ledger.keys import SideSecret
 from comity.ledger.record import Entry, Ledger, check_chain
@@ -95,14 +97,19 @@ class Running:
         secret = SideSecret(saved.root)
         roster, find = _people(fed.participants)
         self._engine = engine
-        base = Round(run=agreed[:16], seed=fed.seed)
+        remote = getattr(engine, "remote", False)
+        own = secret.key("run", agreed).hex() if remote else agreed  # far away, another folder is another run
+        base = Round(run=own[:16], seed=fed.seed)
         generation = saved.load()
         if generation is not None:
             self.ledger = Ledger.restore(generation.entries)
         self.charging = Charging(self.parts, fed.participants)
         find = self.charging.guarded(find)
         self.sites = Sites(find, self.parts, secret.side, saved.drawer, Plans(chosen(self.ledger), self._planned))
-        self.asking = asking = Asking(self.parts, engine.connect(roster, self.sites), agreed)
+        connected = engine.connect(roster, self.sites)
+        if begin := getattr(connected, "begin", None):
+            begin(base, recipe(fed))
+        self.asking = asking = Asking(self.parts, connected, agreed)
         self.rounds = Rounds(asking, base, secret=secret.side(""), past=self.ledger, listen=self._heard)
         self.states: Mapping[str, HubState] = {}
         spends: Any = [e.facts for e in self.ledger if e.kind == "spend"]
@@ -128,7 +135,7 @@ class Running:
         try:
             while self.ledger.rounds < rounds and not self._ended(rounds):
                 self._step(rounds)
-                if self.saved.due():
+                if self.saved.due() or getattr(self._engine, "remote", False):
                     self._save()
             if not self._scored():
                 self._evaluate(last=True)
@@ -139,6 +146,8 @@ class Running:
                 self._save()
             finally:
                 self._tell(self._event("end", done))
+                if done and (over := getattr(self.asking.engine, "over", None)):
+                    over()
                 if close := getattr(self.asking.engine, "close", None):
                     close()
 
@@ -336,24 +345,6 @@ def left_behind(folder: Path, name: str) -> tuple[dict[str, HubState], Round, An
         return states, base, json.loads(seen.recipe)
     except ValueError:
         raise LedgerError(f"{folder / 'recipe.json'} cannot be read. Restore it from a copy.") from None
-
-
-class Names:
-    """A roster of names in their order."""
-
-    def __init__(self, names: Mapping[str, Any]) -> None:
-        """Args: names, in order."""
-        self._set, self._list = set(names), list(names)
-
-    def __len__(self) -> int:
-        return len(self._list)
-
-    def __getitem__(self, index: Any, /) -> Any:
-        """The name at a position."""
-        return self._list[index]
-
-    def __contains__(self, name: object, /) -> bool:
-        return name in self._set
 
 
 def _tree(states: Mapping[str, HubState]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ public_parts = importlib.import_module("public_parts").public_parts
 Mother = importlib.import_module("mother").Mother
 
 FEW, MANY = 1, 10
-ENGINES = {"Local", "Ray"}
-"""All of them run with the first; what becomes of lost actors is tried in tests/engines."""
+ENGINES = {"Local", "Network", "Ray"}
+"""All of them run with the first; what becomes of lost actors is tried in tests/engines, of killed hubs and sites in
+tests/service."""
 SECRET = {"CKKS", "DiscreteGaussian", "Laplace", "RandomisedResponse"}
 """Two runs draw other noise, or other randomness of a cipher: nothing to compare to the bit. That a run that was killed
 draws the same again is tried in tests/loop/test_private_rounds.py."""

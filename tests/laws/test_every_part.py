@@ -58,8 +58,13 @@ PROVED = {
         *("Gaussian", "DiscreteGaussian", "TreeGaussian", "Laplace", "RandomisedResponse"),
     ),
     "methods/test_private.py::test_the_laws_of_methods_hold": ("PrivateTrainer",),
+    "service/test_network.py::test_the_hub_gives_what_one_process_gives": ("Network",),
     "methods/test_tuning.py::test_the_laws_of_methods_hold": ("Tuned",),
 }
+
+
+ACROSS = {"Network"}
+"""Its sites are processes of others, whom `check_engine` cannot make: it is compared with `Local` to the bit."""
 
 
 def test_every_public_part_has_one_row():
@@ -83,7 +88,7 @@ def test_the_test_that_is_named_checks_the_laws_of_what_it_is_named_for(test):
     file, name = test.split("::")
     module = parsed(file)
     (body,) = [n for n in module.body if isinstance(n, ast.FunctionDef) and n.name == name]
-    roles = {public.public_parts()[part] for part in PROVED[test]}
+    roles = {public.public_parts()[part] for part in PROVED[test] if part not in ACROSS}
     assert {public.CHECKS[role] for role in roles} <= words(body, "co.testing")
     assert set(PROVED[test]) <= words(module)
 

@@ -1,4 +1,4 @@
-"""The commands: comity demo, compare, predict, show, report, audit, check, helper."""
+"""The commands: comity demo, compare, predict, show, report, audit, check, helper; those of a hub are in `hub.py`."""
 
 import shlex
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from comity import __version__
-from comity.cli import FAILED
+from comity.cli import FAILED, hub
 from comity.cli.places import apart, there, writable, writable_folder
 from comity.core.errors import ConfigError
 
@@ -26,6 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(hub.hub, name="hub")
+app.command()(hub.join)
+app.command()(hub.rotate)
 
 
 def _whole(text: str) -> int:

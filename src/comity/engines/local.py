@@ -183,3 +183,21 @@ class Numbers:
     @cached_property
     def _width(self) -> int:
         return len(str(self.size - 1))
+
+
+class Names:
+    """A roster of names in their order."""
+
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        """Args: names, in order."""
+        self._set, self._list = set(names), list(names)
+
+    def __len__(self) -> int:
+        return len(self._list)
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """The name at a position."""
+        return self._list[index]
+
+    def __contains__(self, name: object, /) -> bool:
+        return name in self._set

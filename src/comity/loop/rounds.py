@@ -23,7 +23,13 @@ class Rounds:
     """Runs the rounds of one collaboration."""
 
     def __init__(
-        self, asking: Asking, base: Round, *, secret: Secret, past: Past, listen: Callable[[Event], None]
+        self,
+        asking: Asking,
+        base: Round,
+        *,
+        secret: Secret,
+        past: Past,
+        listen: Callable[[Event], None],
     ) -> None:
         """Put the loop together.
 

@@ -1,0 +1,125 @@
+"""A hub's database: SQLite in its folder, or PostgreSQL by URL where several processes serve.
+
+Whatever was answered is on the disk: SQLite in WAL mode with synchronous=FULL, PostgreSQL with its defaults. Killed
+at any moment, a transaction is there whole or not at all.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from comity.core.errors import ConfigError, LedgerError
+from comity.ledger.store import database, explained
+
+NAME = "hub.db"
+WAIT = 30.0
+"""Seconds to wait for another process that writes."""
+_LOCK = 0x636F6D697479
+"""The number of the lock under which writes to PostgreSQL follow one another."""
+
+
+class Database:
+    """Where a hub keeps its rows. Made with `open`; several processes may open the same.
+
+    Attributes:
+        where: the file, or the URL without its password.
+        engine: SQLAlchemy's.
+    """
+
+    def __init__(self, where: str, engine: sa.Engine) -> None:
+        self.where = where
+        self.engine = engine
+
+    def __repr__(self) -> str:
+        return f"Database({self.where!r})"
+
+    @classmethod
+    def open(cls, where: str | Path, tables: sa.MetaData) -> "Database":
+        """Open it, and make the tables that are missing.
+
+        Args:
+            where: a folder, for its `hub.db`; or a URL such as "postgresql+psycopg://hub@/comity".
+            tables: which must be there.
+
+        Raises:
+            ConfigError: it cannot be opened.
+            LedgerError: it is damaged.
+        """
+        named = str(where)
+        if "://" in named:
+            made = _by_url(named)
+        else:
+            folder = Path(where)
+            with explained(folder, ConfigError, NAME):
+                folder.mkdir(parents=True, exist_ok=True)
+                made = cls(str(folder / NAME), database(folder / NAME, WAIT))
+        try:
+            with made.writing(ConfigError) as db:
+                tables.create_all(db)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection to look with.
+
+        Raises:
+            LedgerError: the database cannot be read.
+        """
+        with self._explained(LedgerError), self.engine.connect() as db:
+            yield db
+
+    @contextmanager
+    def writing(self, error: type[ConfigError] | type[LedgerError] = LedgerError) -> Iterator[sa.Connection]:
+        """A transaction, alone among all processes from its first look on; durable when the block ends.
+
+        Raises:
+            LedgerError: the database cannot be written; nothing was.
+        """
+        with self._explained(error), self.engine.connect() as db:
+            if db.dialect.name == "sqlite":
+                db.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            yield db
+            db.commit()
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _explained(self, error: type[ConfigError] | type[LedgerError]) -> Iterator[None]:
+        if self.engine.dialect.name == "sqlite":
+            with explained(Path(self.where).parent, error, NAME):
+                yield
+            return
+        try:
+            yield
+        except sa.exc.SQLAlchemyError as fault:
+            said = type(getattr(fault, "orig", None) or fault).__name__
+            raise error(
+                f"{self.where} must be a database that answers. Got: {said}. Start it, or correct it."
+            ) from None
+
+
+def _by_url(text: str) -> Database:
+    """One that is asked over a line; a URL may hold a password, which is not shown."""
+    try:
+        url = sa.make_url(text)
+        if url.get_backend_name() != "postgresql":
+            raise ConfigError(f"A database must be a folder or a URL of PostgreSQL. Got {url.get_backend_name()!r}.")
+        options: dict[str, Any] = {"pool_pre_ping": True, "hide_parameters": True}
+        return Database(url.render_as_string(hide_password=True), sa.create_engine(url, **options))
+    except (sa.exc.ArgumentError, ImportError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"The URL of a database must be one that SQLAlchemy opens. Got: {type(error).__name__}. "
+            "Use postgresql+psycopg://USER@HOST/NAME, and pip install psycopg."
+        ) from None

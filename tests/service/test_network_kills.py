@@ -73,20 +73,30 @@ def check(campaign: Campaign, end: Any) -> None:
 
 
 def killed(mother: Any, folder: Path, work: str, strikes: int, *, rounds: int) -> None:
-    campaign, pick = Campaign(mother, folder, work, rounds), random.Random(f"{work} {strikes}")
+    """So many strikes; where a machine is quick, a run may be over before the last, and another one is begun."""
+    pick, done = random.Random(f"{work} {strikes}"), 0
+    victims = ["hub", made.NAMES[0], *(pick.choice(("hub", "hub", *made.NAMES)) for _ in range(strikes - 2))]
+    for number in range(strikes):
+        (folder / str(number)).mkdir()
+        done += _struck(Campaign(mother, folder / str(number), work, rounds), victims[done:], pick)
+        if done == strikes:
+            return
+    raise AssertionError("the runs must be longer than the strikes")
+
+
+def _struck(campaign: Campaign, victims: list[str], pick: random.Random) -> int:
+    """How many of them were struck in one run, which ends as if nobody had been."""
     try:
         for who in ("hub", *made.NAMES):
             campaign.begin(who)
-        while len(campaign.struck) < strikes and not campaign.done:
+        for who in victims:
             time.sleep(pick.uniform(0.02, 0.35))
-            who = pick.choice(("hub", "hub", *made.NAMES))
             if campaign.done or not made.alive(campaign.pids[who]):
                 break
             campaign.strike(who)
             campaign.begin(who)
         check(campaign, campaign.end())
-        assert len(campaign.struck) == strikes, "the run must be longer than the strikes"
-        assert {"hub"} < set(campaign.struck)
+        return len(campaign.struck)
     finally:
         campaign.close()
 

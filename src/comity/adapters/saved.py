@@ -14,7 +14,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import skops.io
 
 from comity.core.contribution import Array
 from comity.core.errors import ConfigError
@@ -51,6 +50,8 @@ def dump(estimator: Any) -> bytes:
     skops names files and objects after their place in memory and stamps them with the time. Here they are numbered
     in the order of their mention, so that equal estimators give equal bytes.
     """
+    import skops.io  # it loads all of scikit-learn, and torch where it is there
+
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(skops.io.dumps(estimator))) as given, zipfile.ZipFile(out, "w") as kept:
         schema = json.loads(given.read("schema.json"))
@@ -105,6 +106,8 @@ def load(data: bytes) -> Any:
 def _read(data: bytes) -> Any:
     if not data:
         raise ConfigError("params['estimator'] must be a fitted estimator. Got b'', not fitted yet. Call fit first.")
+    import skops.io
+
     try:
         unknown = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED))
         if not unknown:

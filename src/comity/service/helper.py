@@ -110,7 +110,8 @@ def serve(helper: Helper, host: str, port: int, tell: Callable[[str], None]) -> 
         ConfigError: the port is taken, or the libraries are missing.
     """
     lib = library()
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as door:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as door:  # named, else Nagle stays on
         try:
             door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             door.bind((host, port))

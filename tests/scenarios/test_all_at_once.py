@@ -1,4 +1,4 @@
-"""Everything in one recipe: a secure sum, noise in shares, few numbers on a shared support, layers that stay at home."""
+"""All in one recipe: a secure sum, noise in shares, few numbers on a shared support, layers that stay at home."""
 
 import numpy as np
 import pytest

@@ -236,8 +236,8 @@ class Running:
             return
         if turn.attempt and self._stopped():
             raise BudgetExceeded(
-                f"Round {turn.number + 1} did not close, and trying it again would pass the budget. "
-                "Nothing was released by it. Raise the budget, or end here."
+                f"Round {turn.number + 1} did not close, and trying it again would pass the budget: each attempt is "
+                "charged. Raise the budget, or end here."
             )
         self._charged.add((turn.number, turn.attempt))
         for facts in spends:

@@ -34,9 +34,10 @@ class Helper:
     with the hub it learns everything: it must be run by somebody else. `comity helper` runs it as a process.
 
     It answers for one list of members only, once and for all: what it answered is on disk before the answer leaves, a
-    replay gets the same answer, and another list that has a member of this turn in it is refused, because the
-    difference of two sums is somebody's contribution. A run of the same recipe that begins anew has members with other
-    identities, and is another one; where `identities` are given, no turn is ever answered for two lists.
+    replay gets the same answer, and another list that has a member of this turn in it is refused, and so is another set
+    of members in a later attempt at the round, because the difference of two sums is somebody's contribution. A run of
+    the same recipe that begins anew has members with other identities, and is another one; where `identities` are
+    given, no turn is ever answered for two lists.
 
     It refuses, with a `ChannelError` that names the reason: fewer members than its `minimum`; one twice; a seed that
     was sealed for another run, round, attempt, hub, length or helper, or by another than who is listed.
@@ -107,7 +108,7 @@ class Helper:
             )
         context = turn.context(form, self.key)
         seeds = [self._opened(seed, context, name) for name, seed in members.items()]
-        self._answer_once(turn, context, members)
+        self._answer_once(turn, form, members)
         words = np.zeros(form.size, WORD)
         mask(words, form, seeds)
         return words
@@ -117,20 +118,26 @@ class Helper:
             raise ChannelError(f"The identity of {name} must be the one that the helper was given. Got another.")
         return seed.opened(context, name, self._key)
 
-    def _answer_once(self, turn: Turn, context: bytes, members: Mapping[str, SealedSeed]) -> None:
-        """Write down for good that this list is answered, or refuse it because another was."""
+    def _answer_once(self, turn: Turn, form: Form, members: Mapping[str, SealedSeed]) -> None:
+        """Write down for good that this list is answered, or refuse it because another was.
+
+        In a turn it is the list with its seeds that must be the same; in a round, whatever the attempt and the hub, the
+        members of a vector of this length: what they contribute may be the same again.
+        """
+        context, who = turn.context(form, self.key), {seed.identity for seed in members.values()}
         listed = sha256(context + pack(list(members)) + b"".join(s.packed() for s in members.values())).digest()
-        who = {seed.identity for seed in members.values()}
+        together = sha256(b"".join(sorted(who))).digest()
         with self._lock, _whole(self._held) as held:
-            before = held.execute("SELECT who, list FROM answered WHERE turn = ?", (turn.digest,)).fetchall()
-            for identity, other in before:
-                if other != listed and (identity in who or self._identities is not None):
-                    raise ChannelError(
-                        f"The helper answers for one list of members in a round. Got a second for round "
-                        f"{turn.number + 1}, attempt {turn.attempt + 1} of hub '{turn.hub}': the difference of two "
-                        "sums would be somebody's contribution. Begin the run anew."
-                    )
-            held.executemany("INSERT OR IGNORE INTO answered VALUES (?, ?, ?)", ((turn.digest, w, listed) for w in who))
+            for key, mark in ((turn.digest, listed), (turn.round(form), together)):
+                before = held.execute("SELECT who, list FROM answered WHERE turn = ?", (key,)).fetchall()
+                for identity, other in before:
+                    if other != mark and (identity in who or self._identities is not None):
+                        raise ChannelError(
+                            f"The helper answers for one list of members in a round. Got a second for round "
+                            f"{turn.number + 1}, attempt {turn.attempt + 1} of hub '{turn.hub}': the difference of "
+                            "two sums would be somebody's contribution. Begin the run anew."
+                        )
+                held.executemany("INSERT OR IGNORE INTO answered VALUES (?, ?, ?)", ((key, w, mark) for w in who))
 
 
 class Known:
@@ -261,16 +268,12 @@ def _whole(held: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     try:
         held.execute("BEGIN IMMEDIATE")
     except sqlite3.Error as error:
-        raise ChannelError(
-            f"The helper must write down what it answers. It cannot: {error}. Free some space."
-        ) from None
+        raise _unwritten(error) from None
     try:
         yield held
         held.execute("COMMIT")
     except sqlite3.Error as error:
-        raise ChannelError(
-            f"The helper must write down what it answers. It cannot: {error}. Free some space."
-        ) from None
+        raise _unwritten(error) from None
     finally:
         if held.in_transaction:
             held.execute("ROLLBACK")

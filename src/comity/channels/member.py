@@ -51,7 +51,9 @@ class Member:
     """One member in one turn.
 
     What it remembers is public or sealed: its keys are derived again. For each run and hub it goes on to later turns
-    only; in a turn it takes one roster, seals once, signs one list of survivors, and reveals for that one.
+    only; in a turn it takes one roster, seals once, signs one list of survivors, and reveals for that one. And it helps
+    to open a round for one set of survivors, in whatever attempt and for whatever hub: contributions may be the same in
+    each, and the difference of two sums somebody's. Scores are a round of their own.
     """
 
     terms: Terms
@@ -83,6 +85,7 @@ class Member:
         sealed = [self._cipher(place, i, j).encrypt(bytes(12), b[j] + s[j], b"") for j in place.near]
         held = {"roster": roster.sha256, "bond": place.bond, "n": circle.graph.n, "degree": circle.graph.degree}
         held |= {"t": circle.graph.threshold, "me": i, "need": circle.need, "near": pack(circle.near(i))}
+        held |= {"names": pack(circle.names)}
         held |= {"adverts": b"".join(a.packed() for _, a in near)}
         pins = {**self.memory.get("pins", {}), **{name: a.identity for name, a in near}}
         return {"shares": b"".join(sealed)}, {**self._kept({**self._turn, **held}), "pins": pins}  # type: ignore[dict-item]
@@ -104,7 +107,8 @@ class Member:
                 (plus if place.me < j else minus).append(key)
         mask(words, form, plus, minus)
         words.flags.writeable = False
-        memory = self._kept({**turn, "who": bitmap(who, place.graph.n), "shares": shares})
+        sort = "score" if c.kind == "score" else "value"
+        memory = self._kept({**turn, "who": bitmap(who, place.graph.n), "shares": shares, "sort": sort})
         return Contribution(c.kind, {"words": words, "form": form.tree()}), memory
 
     def survivors(self, value: Any) -> tuple[Tree, Tree]:
@@ -113,6 +117,7 @@ class Member:
         who = self._list(place, value)
         if self._turn.get("signed", who) != who:
             raise ChannelError("One list of survivors is signed in a round. Got a second, other one.")
+        self._opens(place, members(who, place.graph.n))
         signature = self.secret.sign(said(place.bond, who))
         return {"signature": signature}, self._kept({**self._turn, "signed": who})
 
@@ -131,7 +136,24 @@ class Member:
         for j, data in zip(place.near, sealed, strict=True):
             b, s = self._opened(place, j, data) if j in shared else (NONE, NONE)
             out.append(b if j in alive else s)
-        return {"shares": b"".join(out)}, self.memory
+        return {"shares": b"".join(out)}, {**self.memory, "opened": self._opens(place, alive)}
+
+    def _opens(self, place: Place, alive: frozenset[int]) -> Tree:
+        """What was opened so far, with this set of survivors.
+
+        Raises:
+            ChannelError: the round was opened for another, or a later one was.
+        """
+        names, opened = unpack(self._turn["names"]), self.memory.get("opened", {})
+        mine = {"number": self.round.number, "who": digest("survivors", *sorted(names[i] for i in alive))}
+        before = opened.get(self._turn["sort"], mine)
+        if before != mine and before["number"] >= self.round.number:
+            raise ChannelError(
+                f"A round is opened for one set of survivors, whatever the attempt. Got another for round "
+                f"{self.round.number + 1}: the difference of two sums would be somebody's contribution. Ask the same "
+                "again, or go on from the last state in a new run."
+            )
+        return {**opened, self._turn["sort"]: mine}
 
     @cached_property
     def _keys(self) -> Keys:

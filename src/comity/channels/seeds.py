@@ -71,6 +71,10 @@ class Turn:
         """What stands for it, 32 bytes."""
         return digest(PROTOCOL, "turn", self.run, self.number, self.attempt, self.hub)
 
+    def round(self, form: Form) -> bytes:
+        """What stands for its round and the length of a vector, whatever the attempt and the hub, 32 bytes."""
+        return digest(PROTOCOL, "round", self.run, self.number, form.split, form.size)
+
     def context(self, form: Form, helper: bytes) -> bytes:
         """What stands for it, the length of a vector and the helper, 32 bytes."""
         return digest(PROTOCOL, "context", self.digest.hex(), form.split, form.size, helper.hex())

@@ -23,13 +23,7 @@ class Rounds:
     """Runs the rounds of one collaboration."""
 
     def __init__(
-        self,
-        asking: Asking,
-        base: Round,
-        *,
-        secret: Secret,
-        past: Past,
-        listen: Callable[[Event], None],
+        self, asking: Asking, base: Round, *, secret: Secret, past: Past, listen: Callable[[Event], None]
     ) -> None:
         """Put the loop together.
 
@@ -106,12 +100,17 @@ def _too_few(number: int, heard: Mapping[str, Heard], parts: Parts) -> str:
             return f"Round {number + 1} could not be combined. {h.failed} Nothing is lost: run the same again."
         need = parts.needed(len(h.asked))
         if len(h.accepted) < need:
-            why = "; ".join(f"{who}: {reason}" for who, reason in [*h.refused, *h.dropped][:5])
+            why = "; ".join(_said(who, reason) for who, reason in [*h.refused, *h.dropped][:5])
             silent = [w for w in h.asked if w not in h.answered and w not in {d for d, _ in h.dropped}]
             absent = f" No answer from {', '.join(silent[:5])}." if silent else ""
             got = f"{len(h.accepted)} of {len(h.asked)} contributions were accepted"
             return (
-                f"Round {number + 1} needs {need}; {got}. {why}{absent} "
+                f"Round {number + 1} needs {need}; {got}. {why}{'.' if why else ''}{absent} "
                 "Nothing is lost: run the same again when they are back, or lower the quorum."
             )
     return f"Round {number + 1} did not close."
+
+
+def _said(who: str, reason: str) -> str:
+    """A reason with a name before it, once."""
+    return (reason if reason.startswith(who) else f"{who}: {reason}").rstrip(".")

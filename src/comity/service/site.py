@@ -142,6 +142,11 @@ def runner(
     ours, approved = recipe(fed.replace(participants={})), given.recipe.removeprefix("sha256:")
     if not ours["hash"].startswith(approved):
         raise ConfigError(f"The recipe must be the approved one, {approved:.64}. Got {ours['hash']}. Read it again.")
+    if hasattr(participant, "spend"):
+        raise ConfigError(
+            "A participant must not spend privacy of its own over a network yet: the hub could not charge it. "
+            f"Got {type(participant).__name__}. Use noise on the sum, such as co.DiscreteGaussian, or one process."
+        )
     data_fits(to.name, participant)
     frozen_fits(fed.method, to.name, participant)
     client = Client(to.url.rstrip("/"), to.name, identity, to.certificate)

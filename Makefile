@@ -1,21 +1,22 @@
-# make demo    install without torch, run the demonstration, print where the reports lie
-# make test    install everything the tests need, run them
-# make check   lint, format, types, documentation, the import table
-# make bench   slow tests and benchmarks
-# make docs    write the pages of docs/reference anew
-# make clean   remove .venv and whatever was built
+# make demo      install without torch, run the demonstration, print where the reports lie
+# make hub-demo  a hub and four hospitals on this machine, their page open on a port, until Ctrl-C
+# make test      install everything the tests need, run them
+# make check     lint, format, types, documentation, the import table
+# make bench     slow tests and benchmarks
+# make docs      write the pages of docs/reference anew
+# make clean     remove .venv and whatever was built
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo hub-demo test check bench docs clean
 
 help:
 	@sed -n '/^# /s/^# //p' Makefile
 
-# .venv/.demo and .venv/.test say what is installed. Whoever changes what is needed makes them older than that.
+# .venv/.demo, .venv/.hub and .venv/.test say what is installed. Whoever changes what is needed makes them older than that.
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "comity needs Python 3.11 or newer. Got $$($(PYTHON) --version). Use make PYTHON=python3.11" >&2; exit 1; }
@@ -28,13 +29,21 @@ help:
 	@$(INSTALL) --editable '.[compare]'
 	@touch $@
 
+.venv/.hub: pyproject.toml constraints.txt | .venv/.python
+	@echo "Installing into .venv: numpy, scikit-learn, polars, starlette, uvicorn, httpx. About a minute, once."
+	@$(INSTALL) --editable '.[compare,service]'
+	@touch .venv/.demo $@
+
 .venv/.test: pyproject.toml constraints.txt | .venv/.python
 	@echo "Installing into .venv what the tests need, torch included. A few minutes, once."
 	@$(INSTALL) --editable '.[all,test,check]'
-	@touch .venv/.demo $@
+	@touch .venv/.demo .venv/.hub $@
 
 demo: .venv/.demo
 	@$(BIN)/comity demo
+
+hub-demo: .venv/.hub
+	@$(BIN)/python -m comity.service.demo
 
 test: .venv/.test
 	@$(BIN)/python tests/halves.py -m 'not slow'

@@ -58,11 +58,10 @@ def _x(dots: Sequence[tuple[str, float, float]]) -> list[float]:
 
 def _dots(dots: Sequence[tuple[str, float, float]]) -> list[str]:
     """Dots, and their names in a column at the right, no two on one line, each with a thin line to its dot."""
-    out, free = [], float(TOP)
-    for name, x, y in sorted(dots, key=lambda d: d[2]):
+    out = []
+    inside = sorted(dots, key=lambda d: d[2])
+    for (name, x, y), line in zip(inside, _lines([y for *_, y in inside]), strict=True):
         colour = HIGH if name.startswith("Tickets") else LOW
-        line = max(y, free)
-        free = line + LINE
         out += [
             f'<polyline points="{x:.1f},{y:.1f} {WIDTH - RIGHT:.1f},{line:.1f}" fill="none" stroke="{colour}" '
             'stroke-width="0.4"/>',
@@ -70,6 +69,17 @@ def _dots(dots: Sequence[tuple[str, float, float]]) -> list[str]:
             _word(WIDTH - RIGHT + 6, line + 4, name, "start", colour),
         ]
     return out
+
+
+def _lines(heights: Sequence[float]) -> list[float]:
+    """Where names stand: each at its dot or below the one before, and none below the picture's last line."""
+    last = HEIGHT - BOTTOM - LINE / 2
+    apart = min(LINE, (last - TOP) / max(1, len(heights) - 1))
+    down, free = [], float(TOP)
+    for y in heights:
+        down.append(max(y, free))
+        free = down[-1] + apart
+    return [min(y, last - apart * left) for y, left in zip(down, range(len(down) - 1, -1, -1), strict=True)]
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float) -> str:

@@ -73,6 +73,7 @@ _FRONT = {
     "comity.deploy.ticket": ("Ticket",),
     "comity.engines.local": ("Local", "Population"),
     "comity.engines.ray": ("Ray",),
+    "comity.engines.simulated": ("Simulated",),
     "comity.ledger.audit": ("Audit", "audit"),
     "comity.ledger.links": ("Link",),
     "comity.ledger.minutes": ("minutes",),
@@ -131,8 +132,9 @@ _FRONT = {
     "comity.privacy.tree": ("TreeGaussian",),
     "comity.racing": ("Race", "race"),
     "comity.region": ("Region",),
+    "comity.service.limits": ("Limits",),
     "comity.service.network": ("Network",),
-    "comity.service.site": ("Limits", "join"),
+    "comity.service.site": ("join",),
     "comity.summary": ("stats",),
 }
 _HOME = {name: module for module, names in _FRONT.items() for name in names}

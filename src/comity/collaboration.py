@@ -8,7 +8,7 @@ from typing import Any
 
 from comity.channels.plain import Plain
 from comity.completing import completed
-from comity.core.checks import flag, number, path, refusal, seeded, text, whole
+from comity.core.checks import flag, number, path, refusal, seeded, text, whole, word
 from comity.core.contribution import Tree
 from comity.core.errors import ConfigError, nearest
 from comity.core.fits import data_fits, fits, frozen_fits, listed, listeners, participants_fit
@@ -41,6 +41,13 @@ class Collaboration:
         retries: how often a round is tried again before the run stops.
         deadline: seconds a cohort has; None waits for everybody.
         seed: of all public randomness.
+        late: what becomes of an answer that was not there when its round closed. "drop": it is lost. "next": its
+            sender is asked nothing else until it has come, and it then counts once, as a change of the model of that
+            later round, times (1 + rounds late)^-staleness (FedAsync: Xie, Koyejo and Gupta 2020; FedBuff: Nguyen et
+            al., AISTATS 2022). Without a deadline a round then closes as soon as its quorum is there. Some engines keep
+            no question open (Local): there nobody is late.
+        staleness: the exponent a >= 0; 0 counts late answers in full.
+        oldest: how many rounds late an answer may be, >= 1; who is later is asked anew.
 
     Raises:
         ConfigError: parts that do not fit together, and what to use instead.
@@ -67,6 +74,9 @@ class Collaboration:
     retries: int = 2
     deadline: float | None = None
     seed: int = 0
+    late: str = "drop"
+    staleness: float = 0.5
+    oldest: int = 10
 
     def __post_init__(self) -> None:
         for name in ("method", "combine", "channel", "stop"):
@@ -77,6 +87,9 @@ class Collaboration:
         self._keep(quorum=number("quorum", "", self.quorum, "[0, 1]", hint="Use 1.0 to ask for everybody."))
         if self.deadline is not None:
             self._keep(deadline=number("deadline", "", self.deadline, "(0, inf)", hint="None waits for everybody."))
+        word("late", "", self.late, ("drop", "next"))
+        self._keep(staleness=number("staleness", "", self.staleness, "[0, inf)", hint="Use 0.5, or 0 for no discount."))
+        self._keep(oldest=whole("oldest", "", self.oldest, 1))
         if not isinstance(self.evaluate, bool | Every):
             raise refusal("evaluate", "", "True, False or every(n)", self.evaluate, "Use co.every(5), for one.")
         if not isinstance(self.participants, Population):
@@ -102,6 +115,8 @@ class Collaboration:
             quorum=max(self.quorum, getattr(self.select, "quorum", 0.0)),
             retries=self.retries,
             deadline=self.deadline,
+            late=self.oldest if self.late == "next" else 0,
+            staleness=self.staleness,
         )
         return completed(given)
 
@@ -129,6 +144,8 @@ class Collaboration:
         else:
             own["participants"] = kinds(list(everybody.values()))
         own["combine"], own["transforms"] = self.parts.combiner, self.parts.transforms
+        if self.late == "drop":  # what changes nothing was not agreed on
+            own = {k: v for k, v in own.items() if k not in ("late", "staleness", "oldest")}
         return own
 
     def _known(self) -> Iterable[tuple[str, Participant]]:

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any
 
 from comity.charging import Charging
-from comity.core.envelope import Receipt
 from comity.core.errors import BudgetExceeded, ConfigError, LedgerError, TooFewParticipants
 from comity.core.parts import Participant, Roster
 from comity.core.recipe import recipe
@@ -32,7 +31,7 @@ from comity.loop.rounds import Rounds
 from comity.loop.select import Every
 from comity.loop.site import Drawer, drawer_tree, tree_drawer
 from comity.loop.sites import Sites
-from comity.noting import facts_of
+from comity.noting import facts_of, heard_in
 
 SAVE_SECONDS = 1.0
 BEST_BY = "valid_log_loss", "valid_mse"
@@ -96,7 +95,7 @@ class Running:
         self._best_loss = float("inf")
         secret = SideSecret(saved.root)
         roster, find = _people(fed.participants)
-        self._engine = engine
+        self._engine, self._careful = engine, getattr(engine, "each_round", False)
         remote = getattr(engine, "remote", False)
         own = secret.key("run", agreed).hex() if remote else agreed  # far away, another folder is another run
         base = Round(run=own[:16], seed=fed.seed)
@@ -109,6 +108,8 @@ class Running:
         connected = engine.connect(roster, self.sites)
         if begin := getattr(connected, "begin", None):
             begin(base, recipe(fed))
+        if declared := getattr(connected, "people", None):  # far away, each says of itself what it spends
+            self.charging = Charging(self.parts, declared)
         self.asking = asking = Asking(self.parts, connected, agreed)
         self.rounds = Rounds(asking, base, secret=secret.side(""), past=self.ledger, listen=self._heard)
         self.states: Mapping[str, HubState] = {}
@@ -133,9 +134,10 @@ class Running:
         executor, chunk = (getattr(self._engine, name, None) for name in ("executor", "chunk"))
         self.sites.plans.wish = Wish(executor, max(1, ahead), chunk)
         try:
-            while self.ledger.rounds < rounds and not self._ended(rounds):
+            wanted = getattr(self.asking.engine, "wanted", _always)
+            while self.ledger.rounds < rounds and wanted() and not self._ended(rounds):
                 self._step(rounds)
-                if self.saved.due() or getattr(self._engine, "remote", False):
+                if self.saved.due() or getattr(self._engine, "remote", False) or self._careful:
                     self._save()
             if not self._scored():
                 self._evaluate(last=True)
@@ -203,13 +205,12 @@ class Running:
 
     def _recall(self, entry: Entry) -> None:
         facts: Any = entry.facts
-        if entry.kind != "round" or not facts["closed"]:
-            return
-        asked = facts["asked"].split("\n") if facts["asked"] else []
-        receipt = Receipt(facts["round"], facts["attempt"], True)
-        for who, accepted in zip(asked, facts["accepted"], strict=True):
-            if accepted:
-                self.asking.receipts[who] = receipt
+        if entry.kind == "score":
+            self.rounds.owing.passed(facts.get("seconds"))
+        if entry.kind == "round":
+            heard = heard_in(facts, self.rounds.base)
+            turn = replace(self.rounds.base, number=facts["round"], attempt=facts["attempt"])
+            self.rounds.settle(turn, {heard.hub: heard}, facts["closed"])
 
     def _ended(self, rounds: int) -> bool:
         """Does `stop` end the run here? Then it is said: a model that was hardly trained looks like any other."""
@@ -313,6 +314,10 @@ class Point:
     states: Mapping[str, Mapping[str, HubState]]
     meta: Mapping[str, Any]
     drawers: Mapping[str, Drawer]
+
+
+def _always() -> bool:
+    return True
 
 
 def _people(participants: Any) -> tuple[Roster, Callable[[str], Participant]]:

@@ -253,11 +253,19 @@ class Kept:
         """(member, round, attempt) of every contribution that counts."""
         rounds = [e.facts for e in self.entries if e.kind == "round" and e.facts["closed"]]
         return [
-            (who, f["round"], f["attempt"])
+            (who, *turn)
             for f in rounds
-            for who, ok in zip(f["asked"].split("\n") if f["asked"] else [], f["accepted"], strict=True)
+            for who, turn, ok in zip(f["asked"].split("\n") if f["asked"] else [], turns(f), f["accepted"], strict=True)
             if ok
         ]
+
+
+def turns(facts: Any) -> list[tuple[int, int]]:
+    """The round and attempt that each of those asked was to answer: the last of them, who were late, an earlier one."""
+    late = facts.get("late", {"round": np.zeros(0, int), "attempt": np.zeros(0, int)})
+    now = len(facts["accepted"]) - len(late["round"])
+    earlier = zip(late["round"].tolist(), late["attempt"].tolist(), strict=True)
+    return [(facts["round"], facts["attempt"])] * now + list(earlier)
 
 
 def kept(folder: Path) -> Kept | None:

@@ -52,7 +52,7 @@ LIBRARIES = {
     "uvicorn": ("service/",),
     "rich": ("cli", "report/", "listeners/progress", "comparison/shown"),
     "typer": ("cli",),
-    "jinja2": ("report/",),
+    "jinja2": ("report/", "service/pages/"),
 }
 NO_CLOCK = {"logging", "time", "datetime", "random", "secrets", "uuid"}
 PURE = {"core": NO_CLOCK, "loop": NO_CLOCK | {"os", "io", "pathlib", "socket", "sqlite3", "tempfile", "subprocess"}}

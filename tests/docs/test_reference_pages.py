@@ -67,7 +67,11 @@ def test_a_docstring_as_markdown(loaded: Any) -> None:
     [
         ("every", "every(rounds: int, select: Select | None = None) -> Every"),
         ("Vote", None),
-        ("Until", "Until(quorum: int, seconds: float | None = None, grace: float = 0.0)"),
+        (
+            "Until",
+            "Until(\n    quorum: int,\n    seconds: float | None = None,\n    grace: float = 0.0,\n"
+            "    owed: Mapping[str, Owed] | None = None,\n)",
+        ),
         ("ConfigError", ""),
     ],
 )

@@ -18,6 +18,7 @@ SUM, GROUPS, EACH = (part(n, needs=v) for n, v in (("Mean", "sum"), ("Median", "
 PUBLIC = part("Mean", needs="sum", denominator="expected")
 BY_WEIGHT = part("Mean", needs="sum", denominator="weight")
 OPEN, BLIND = part("Plain", reveals="each"), part("SecAgg", reveals="sum")
+CLEAR = part("Plain", reveals="each", transparent=True)
 IN_GROUPS = part("SecAgg", reveals="groups")
 RING = part("SecAgg", reveals="sum", ring=True)
 NOISE = part("Gaussian", decodes="sum", contracts=False, bounds=lambda s: s, spend=lambda r: None)
@@ -48,6 +49,7 @@ FINE = [
     parts(PUBLIC, part("SecAgg", reveals="sum", ring=True, threshold=0.9), SHARES),
     parts(PUBLIC, part("TwoServer", reveals="sum", ring=True), SHARES, quorum=0.9),
     parts(BY_WEIGHT, OPEN, CLIP),
+    parts(SUM, CLEAR, SPARSE, method=SimpleNamespace(send="delta", ages=True), late=3),
     parts(select=PEERS),
     parts(quorum=1, retries=0, deadline=0.5),
     parts(quorum=0.0),
@@ -105,6 +107,10 @@ WRONG = {
     "The 'retries' must be an int >= 0. Got 1.5.": parts(retries=1.5),
     "The 'deadline' must be seconds > 0, or None to wait for everybody. Got 0.": parts(deadline=0),
     "The 'deadline' must be seconds > 0, or None to wait for everybody. Got 'soon'.": parts(deadline="soon"),
+    "SecAgg seals for one cohort; what comes after the others can be in no sum of theirs.": parts(SUM, BLIND, late=3),
+    "Clip acts on the sum of one round; a late answer belongs to another.": parts(SUM, CLEAR, CLIP, late=3),
+    "Ring needs everybody's answer before it goes on: nobody may be late.": parts(SUM, CLEAR, select=PEERS, late=3),
+    "SimpleNamespace takes no change that could be added to a later state.": parts(SUM, CLEAR, late=3),
 }
 
 

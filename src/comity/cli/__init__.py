@@ -123,7 +123,7 @@ def _complained(error: BaseException) -> int:
 
 def _again(argv: list[str]) -> str:
     """How to go on after a stop."""
-    if any(arg == "--runs" or arg.startswith("--runs=") for arg in argv):
+    if argv[1:2] == ["serve"] or any(arg == "--runs" or arg.startswith("--runs=") for arg in argv):
         return "What was saved is intact. Run the same command to go on."
     return "Run the same command to start again."
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from comity import __version__
-from comity.cli import FAILED, hub
+from comity.cli import FAILED, away, hub, keeping, pages, serve, site
 from comity.cli.places import apart, there, writable, writable_folder
 from comity.core.errors import ConfigError
 
@@ -30,6 +30,12 @@ app = typer.Typer(
 app.add_typer(hub.hub, name="hub")
 app.command()(hub.join)
 app.command()(hub.rotate)
+app.command()(site.inspect)
+app.command()(site.site)
+for _command in (pages.login, pages.logout, keeping.backup, keeping.restore, keeping.migrate, keeping.prune):
+    hub.hub.command()(_command)
+app.command()(serve.serve)
+app.command()(pages.page)
 
 
 def _whole(text: str) -> int:
@@ -95,14 +101,10 @@ def demo(
 
 @app.command(short_help="Is it worth joining? Each way, on the same splits.")
 def compare(
-    table: Annotated[
-        list[Path], typer.Argument(help="A table with one row for each record; or one file for each party.")
-    ],
+    table: Annotated[list[Path], typer.Argument(help="One row for each record; or one file for each party.")],
     target: Annotated[str, typer.Option(help="The column to be predicted.")],
     party: Annotated[str | None, typer.Option(help="The column that says whose a row is, in one table.")] = None,
-    group: Annotated[
-        list[str] | None, typer.Option(help="A column by whose words scores are given too; repeat it.")
-    ] = None,
+    group: Annotated[list[str] | None, typer.Option(help="Scores by the words of this column too; repeat it.")] = None,
     fair: Annotated[str | None, typer.Option(help="Groups for a fairer model, and its price.")] = None,
     private: Annotated[str | None, typer.Option(help="Its price: epsilon=8,delta=1e-5,unit=example.")] = None,
     model: Annotated[str, typer.Option(help="auto, linear, mlp or trees.")] = "auto",
@@ -117,23 +119,28 @@ def compare(
     json: Annotated[Path | None, typer.Option(help="Write all results to this file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the page to this file.")] = None,
     runs: Annotated[Path | None, typer.Option(help="Keep the joint runs and the models in this folder.")] = None,
+    at: Annotated[str | None, typer.Option("--hub", metavar="URL", help="Each party at its own machine.")] = None,
+    identity: Annotated[Path | None, typer.Option(help="With --hub: the key with which this party joined.")] = None,
+    salt: Annotated[Path | None, typer.Option(help="With --hub: of hashed words; the hub must not have it.")] = None,
 ) -> None:
     """Is it worth joining? Alone, ensemble, joint, personal and pooled on the same splits."""
-    from rich.console import Console
-
     from comity.comparison.compare import compare as compared
-    from comity.report.terminal import print_results, progress
+    from comity.report.terminal import progress
 
     writable_folder(runs)
-    _ready((*table, schema), party, (json, report))
+    who = None if at is None else away.checked(table, at, identity, party, (json, report))
+    if who is None:
+        _ready((*table, schema), party, (json, report), {"identity": identity, "salt": salt})
+    given: Any = {"model": model, "rounds": rounds, "repeats": repeats, "seed": seed, "unseen": unseen, "fair": fair,
+                  "words_from": words, "fill": fill, "groups": group or (), "private": _promised(private),
+                  "dictionary": _dictionary(schema)}  # fmt: skip
     with progress() as update:
-        answer = compared(
-            table[0] if len(table) == 1 else table, target, party=party, model=model, rounds=rounds, repeats=repeats,
-            seed=seed, pooled=pooled, groups=group or (), unseen=unseen, words_from=words, fill=fill, fair=fair,
-            private=_promised(private), dictionary=_dictionary(schema), runs=runs, command=_again(), tell=update,
-        )  # fmt: skip
+        if who is not None:
+            answer = away.compared(table[0], target, given, identity=who, folder=runs, salt=salt, tell=update)
+        else:
+            answer = compared(table[0] if len(table) == 1 else table, target, party=party, pooled=pooled, runs=runs,
+                              command=_again(), tell=update, **given)  # fmt: skip
     _kept(answer, json, report)
-    print_results(answer.results, Console(), report_path=report)
 
 
 @app.command()
@@ -351,8 +358,11 @@ def _titled(title: str, update: Callable[[str, float], None]) -> Callable[[str, 
     return tell
 
 
-def _ready(inputs: Sequence[Path | None], party: str | None, outputs: Sequence[Path | None]) -> None:
-    """Refuse before the work what would end it. Of the inputs the last is the schema."""
+def _ready(
+    inputs: Sequence[Path | None], party: str | None, outputs: Sequence[Path | None], far: dict[str, Path | None]
+) -> None:
+    """Refuse before the work what would end it. Of the inputs the last is the schema; `far` goes with a hub."""
+    away.unused(far)
     for path in outputs:
         writable(path)
     apart(outputs, inputs)
@@ -364,10 +374,15 @@ def _ready(inputs: Sequence[Path | None], party: str | None, outputs: Sequence[P
 
 
 def _kept(answer: "Comparison", json: Path | None, report: Path | None) -> None:
+    from rich.console import Console
+
+    from comity.report.terminal import print_results
+
     if json is not None:
         answer.json(json)
     if report is not None:
         answer.report(report)
+    print_results(answer.results, Console(), report_path=report)
 
 
 def _args() -> list[str]:

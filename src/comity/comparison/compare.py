@@ -13,7 +13,7 @@ from comity.comparison.desk import Desk
 from comity.comparison.families import families
 from comity.comparison.hub import Hub, Joint, Traffic, Unseen, left_out, merged
 from comity.comparison.preparing import Preparing
-from comity.comparison.private import Noised, trained
+from comity.comparison.private import Noised
 from comity.comparison.saved import Outcome, write
 from comity.comparison.settings import Settings, given, listed
 from comity.comparison.verdict import noun
@@ -184,12 +184,12 @@ def compare(
     by, on = listed(groups, fair)
     settings = Settings(target, party, model, rounds, repeats, seed, pooled, by, unseen, words_from, fill, on, private)
     begun = (time.perf_counter(), time.process_time())
-    tables, aside = _tables(source, settings)
+    tables, aside = _checked(source, settings)
     hub = _hub(tables, settings, dictionary)
     schema, rows, described = hub.describe(target)
     folder = _runs_folder(runs, tables, settings)
     with one_thread():
-        done = [_Repeat(hub, schema, settings, k, tell or _silent).run(folder) for k in range(settings.repeats)]
+        done = repeated(hub, schema, settings, tell, folder)
     spent = (time.perf_counter() - begun[0], time.process_time() - begun[1])
     names = (title or _title(source), called or noun(party))
     facts = made.Facts(*names, schema, rows, aside, described, spent, hub.preparing.revealed(schema), command)
@@ -197,6 +197,21 @@ def compare(
     if folder is not None:
         write(folder, Outcome(answer.results, **done[0].outcome))
     return answer
+
+
+def repeated(
+    hub: Hub, schema: Schema, settings: Settings, tell: Tell | None = None, folder: Path | None = None
+) -> list[Repeat]:
+    """All random splits, all ways, wherever the desks are.
+
+    Args:
+        hub: that has heard what they have.
+        schema: as agreed.
+        settings: of the comparison.
+        tell: is told what is being done and how much of all is done, in [0, 1].
+        folder: for the joint runs; None keeps nothing.
+    """
+    return [_Repeat(hub, schema, settings, k, tell or _silent).run(folder) for k in range(settings.repeats)]
 
 
 class _Repeat:
@@ -248,16 +263,16 @@ class _Repeat:
         """A joint model that is trained with noise."""
         self.tell("private", 0.76)
         folder = self.folder and self.folder / f"repeat-{self.number}" / "private"
-        return trained(self.hub.desks, self.settings, preparation, self.number, folder=folder)
+        return self.hub.private(self.settings, preparation, self.number, folder=folder)
 
     def _unseen(self, joint: Joint) -> Mapping[str, Unseen]:
         """The chosen joint model, trained anew without each party in turn."""
-        desks = self.hub.desks
-        if len(desks) > MOST_UNSEEN:
+        names = sorted(self.hub.names)
+        if len(names) > MOST_UNSEEN:
             return {}
         found = {}
-        for i, party in enumerate(sorted(desks)):
-            self.tell(f"without {party}", 0.86 + 0.14 * i / len(desks))
+        for i, party in enumerate(names):
+            self.tell(f"without {party}", 0.86 + 0.14 * i / len(names))
             folder = self.folder and self.folder / "without" / str(i)
             found[party] = left_out(self.hub, party, self.schema, joint, rounds=self.settings.rounds, folder=folder)
         return {party: one for party, one in found.items() if one is not None}
@@ -272,7 +287,7 @@ class _Repeat:
 
     def _outcome(self, preparation: Preparation, joint: Joint | None) -> Mapping[str, Any]:
         """The models of this split, as they lie at the parties and the hub."""
-        kept = {p: desk.kept(self.number) for p, desk in self.hub.desks.items()}
+        kept = self.hub.kept(self.number)
         shared = joint and {"family": joint.trial.family, "rate": joint.trial.rate, "params": joint.params}
         personal = {p: k["personal"] for p, k in kept.items() if "personal" in k}
         return {"preparation": preparation.to_tree(), "joint": shared, "personal": personal,
@@ -282,7 +297,7 @@ class _Repeat:
         """Every family, rate and hub optimizer; the least validation loss wins. And the seconds of one training."""
         self.hub.seconds()  # what other trainings took is no part of this
         trials = self.hub.trials(self.families, preparation)
-        best, spent = None, dict.fromkeys(self.hub.desks, 0.0)
+        best, spent = None, dict.fromkeys(self.hub.names, 0.0)
         for i, trial in enumerate(trials):
             folder = self.folder and self.folder / f"repeat-{self.number}" / str(trial).replace(", ", "-")
             of = trial.rounds(self.settings.rounds)
@@ -305,7 +320,16 @@ class _Repeat:
         self._tell(f"repeat {self.number + 1}/{n}   {what}", (self.number + part) / n)
 
 
-def _tables(source: Any, settings: Settings) -> tuple[Mapping[str, Any], int]:
+def own_table(source: Any, party: str, settings: Settings) -> Any:
+    """The table of one party, far from the others.
+
+    Raises:
+        ConfigError: as `compare`.
+    """
+    return _checked({party: source}, settings)[0][party]
+
+
+def _checked(source: Any, settings: Settings) -> tuple[Mapping[str, Any], int]:
     tables, aside = parties_of(source, settings.party)
     for name, table in tables.items():
         where = name if isinstance(source, Mapping) else _title(source)

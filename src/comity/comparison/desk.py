@@ -52,6 +52,7 @@ class Desk:
         seed: of the splits.
         groups: columns by whose words scores are given too.
         fair: the one of them by which a fairer model is trained; "" for none.
+        salt: of hashed words, the desks' own, unknown to a hub far away; b"" in one process.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Desk:
     seed: int
     groups: tuple[str, ...] = ()
     fair: str = ""
+    salt: bytes = field(default=b"", repr=False, metadata={"data": True})
     _memory: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, metadata={"data": True})
 
     def contribute(self, shared: Contribution, local: Tree, round: Round, secret: Secret) -> tuple[Contribution, Tree]:
@@ -118,6 +120,28 @@ class Desk:
         found = {name: self._memory.get((name, repeat)) for name in ("own", "personal")}
         return {name: model for name, model in found.items() if model is not None}
 
+    def memory(self, kind: str, repeat: int, without: str = "") -> Tree:
+        """Something to be kept over a restart: "joint" (a preparation), "own" or "personal" (models)."""
+        if kind == "joint":
+            return self.prepared(repeat, without).to_tree()
+        return self._memory[kind, repeat]  # type: ignore[no-any-return]
+
+    def remember(self, kind: str, repeat: int, without: str, tree: Any) -> None:
+        """What was kept, again."""
+        if kind == "joint":
+            preparation = Preparation.from_tree(tree)
+            self._memory["joint", repeat, without] = (preparation, self._split(preparation, repeat))
+        else:
+            self._memory[kind, repeat] = tree
+
+    def prepared(self, repeat: int, without: str = "") -> Preparation:
+        """The joint preparation.
+
+        Raises:
+            ContributionError: it was not sent yet.
+        """
+        return self._prepared(repeat, without)[0]
+
     def spent(self, seconds: float) -> None:
         """Count CPU seconds of joint training."""
         self._memory["spent"] = self._memory.get("spent", 0.0) + seconds
@@ -165,7 +189,7 @@ class Desk:
     @property
     def _salt(self) -> bytes:
         """The desks' own. In one process there is nobody to hide it from, so it comes from the seed."""
-        return digest(self.seed, "salt")
+        return self.salt or digest(self.seed, "salt")
 
     def _prepare(self, asked: Any, round: Round) -> Contribution:
         preparation = Preparation.from_tree(asked["preparation"])

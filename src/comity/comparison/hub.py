@@ -1,16 +1,19 @@
-"""The hub's side of a comparison: every way, as collaborations with the parties' desks."""
+"""The hub's side of a comparison: every way, as collaborations with the parties' desks, wherever these are."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comity.collaboration import Collaboration
-from comity.combine.collect import Collect
-from comity.comparison.desk import Desk, Seat, pooled
+import numpy as np
+
+from comity.comparison.desk import Desk, pooled
 from comity.comparison.fair import weights
 from comity.comparison.families import Fitted, chosen
+from comity.comparison.jobs import RESULTS, ROWS, query, training
+from comity.comparison.places import Here, Place
 from comity.comparison.preparing import Preparing
+from comity.comparison.private import Noised, noised
 from comity.comparison.trials import Trial, trials
 from comity.core.errors import ConfigError, TooFewParticipants
 from comity.core.parts import Combiner
@@ -19,7 +22,6 @@ from comity.data.prepare import Preparation
 from comity.data.schema import Schema, agree
 from comity.ledger.record import Ledger
 from comity.loop.hub import Event
-from comity.methods.query import Query
 from comity.report.numbers import plural
 
 LEAST_ROWS = 10
@@ -34,13 +36,6 @@ class Traffic:
 
     up: dict[str, int] = field(default_factory=dict)
     down: dict[str, int] = field(default_factory=dict)
-
-    def add(self, ledger: Ledger, names: Mapping[str, Any]) -> None:
-        """Count a run's."""
-        for name in names:
-            up, down = ledger.bytes_of(name)
-            self.up[name] = self.up.get(name, 0) + up
-            self.down[name] = self.down.get(name, 0) + down
 
 
 @dataclass(frozen=True)
@@ -83,11 +78,24 @@ class Hub:
     """Asks the desks, and knows of their tables what they answer."""
 
     def __init__(
-        self, desks: Mapping[str, Desk], seed: int, without: str = "", preparing: Preparing | None = None
+        self, desks: Mapping[str, Desk] | Place, seed: int, without: str = "", preparing: Preparing | None = None
     ) -> None:
-        """Args: desks by party, the seed, the party that takes no part ("" where all do), how to prepare."""
-        self.desks, self.seed, self.without = dict(desks), seed, without
+        """Args: desks by party, or where they are; the seed; the party that takes no part; how to prepare."""
+        self.place: Place = Here(desks) if isinstance(desks, Mapping) else desks
+        self.names, self.seed, self.without = list(self.place.names), seed, without
         self.preparing = preparing or Preparing()
+        self.everybody: list[str] = []
+
+    @property
+    def desks(self) -> dict[str, Desk]:
+        """The desks by party: in one process only."""
+        return {p: self.place.desks[p] for p in self.names}
+
+    def of(self, names: Sequence[str], without: str) -> "Hub":
+        """The hub of some of these parties, where one takes no part."""
+        found = Hub(self.place, self.seed, without, self.preparing)
+        found.names = [p for p in self.names if p in names]
+        return found
 
     def describe(self, target: str) -> tuple[Schema, dict[str, int], Traffic]:
         """What the tables have in common, the rows of each party, and what it cost.
@@ -99,8 +107,9 @@ class Hub:
         """
         said, traffic = self._ask("describe")
         rows = {party: int(said[party]["rows"]) for party in said}
-        self.desks = {p: d for p, d in self.desks.items() if rows[p] >= LEAST_ROWS}
-        if len(self.desks) < 2:
+        self.everybody = sorted(rows)
+        self.names = [p for p in self.everybody if rows[p] >= LEAST_ROWS]
+        if len(self.names) < 2:
             shown = [
                 f"{p} ({n} {plural('row', n)})" for p, n in sorted(rows.items(), key=lambda own: (-own[1], own[0]))
             ]
@@ -108,7 +117,7 @@ class Hub:
             raise ConfigError(
                 f"A comparison needs two parties with at least {LEAST_ROWS} rows whose target is known. Got {few}."
             )
-        return agree({p: said[p] for p in self.desks}, target), rows, traffic
+        return agree({p: said[p] for p in self.names}, target), rows, traffic
 
     def prepare(self, schema: Schema, repeat: int) -> tuple[Preparation, Traffic]:
         """Agree on one preparation for all, from statistics of the training rows."""
@@ -167,23 +176,35 @@ class Hub:
         Returns:
             None where training diverged: contributions were no longer numbers, and were refused.
         """
-        seats = {p: Seat(d, trial, repeat, self.without, weights) for p, d in self.desks.items()}
-        fed = trial.collaboration(seats, rounds, self.seed)
+        job = training(trial, repeat, rounds=rounds, seed=self.seed, without=self.without, weights=weights)
 
         def listen(event: Event) -> None:
             if event.kind == "round":
                 tell(event.round.number + 1)
 
-        try:
-            run = fed.run(trial.rounds(rounds), folder=folder, listen=listen)
-        except TooFewParticipants:
+        def train() -> Any:
+            try:
+                run = self.place.run(job, self.names, folder=folder, listen=listen)
+            except TooFewParticipants:
+                return {}
+            losses = np.array(trial.curve(run), np.float64)
+            return {"params": trial.params(run), "curve": losses, "recipe": run.recipe, **_paid(run.ledger, self.names)}
+
+        found = self.place.kept(job.what, train)
+        points = trial.points(rounds)
+        if not found or len(found["curve"]) < len(points):
             return None
-        traffic = Traffic()
-        traffic.add(run.ledger, self.desks)
-        curve, points = trial.curve(run), trial.points(rounds)
-        if len(curve) < len(points):
-            return None
-        return Joint(trial, trial.params(run), min(curve), curve, points, traffic, run.recipe)
+        curve = tuple(float(loss) for loss in found["curve"])
+        traffic = Traffic(dict(found["up"]), dict(found["down"]))
+        return Joint(trial, found["params"], min(curve), curve, points, traffic, found["recipe"])
+
+    def private(self, settings: Any, preparation: Preparation, repeat: int, *, folder: Path | None) -> Noised:
+        """Train the private model of one split."""
+        return noised(self.place, self.names, settings, preparation, repeat, folder=folder)
+
+    def kept(self, repeat: int) -> Mapping[str, Mapping[str, Any]]:
+        """Party to the models that it keeps, where they can be had: in one process."""
+        return {p: models for p, models in self.place.models(repeat).items() if p in self.names}
 
     def score(self, model: Fitted, repeat: int) -> Sheets:
         """Each party's scores with a model that all are given."""
@@ -203,31 +224,42 @@ class Hub:
 
     def pooled(self, families: Sequence[str], preparation: Preparation, repeat: int, epochs: int) -> Fitted:
         """The ceiling: rows are moved to the hub, which trains on all of them."""
-        moved, _ = self._ask("rows", repeat=repeat)
+        moved, _ = self._ask(ROWS, repeat=repeat)
         rows = pooled(moved, "train"), pooled(moved, "valid")
         round = Round(run="", seed=self.seed, me="pooled")
         return chosen(families, *rows, round, classes=len(preparation.schema.classes), epochs=epochs)
 
+    def deliver(self, names: Sequence[str], said: Mapping[str, Any]) -> None:
+        """Give these parties the results."""
+        asked = self.of([], "")
+        asked.names = list(names)
+        asked._ask(RESULTS, **said)
+
     def _ask(self, step: str, combine: Combiner | None = None, **asked: Any) -> tuple[Any, Traffic]:
         """One query to every desk; all must answer."""
-        query = Query({"step": step, "without": self.without, **asked})
-        fed = Collaboration(
-            query, self.desks, combine=combine or Collect(), evaluate=False, quorum=1.0, retries=0, seed=self.seed
-        )
-        run = fed.run(1)
-        traffic = Traffic()
-        traffic.add(run.ledger, self.desks)
-        return run.shared, traffic
+        job = query(step, {"without": self.without, **asked}, seed=self.seed, combine=combine)
+
+        def ask() -> Any:
+            run = self.place.run(job, self.names)
+            return {"said": run.shared, **_paid(run.ledger, self.names or list(run.shared))}
+
+        found = self.place.kept(job.what, ask)
+        return found["said"], Traffic(dict(found["up"]), dict(found["down"]))
+
+
+def _paid(ledger: Ledger, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    paid = {name: ledger.bytes_of(name) for name in names}
+    return {"up": {p: n for p, (n, _) in paid.items()}, "down": {p: n for p, (_, n) in paid.items()}}
 
 
 def left_out(hub: Hub, party: str, schema: Schema, joint: Joint, *, rounds: int, folder: Path | None) -> Unseen | None:
     """Prepare and train anew on the first split as `joint` was, without one party; None where it diverged."""
-    others = Hub({p: d for p, d in hub.desks.items() if p != party}, hub.seed, party, hub.preparing)
+    others = hub.of([p for p in hub.names if p != party], party)
     preparation, _ = others.prepare(schema, 0)
     found = others.joint(joint.trial.again(preparation), 0, rounds=rounds, folder=folder, tell=lambda closed: None)
     if found is None:
         return None
-    there = Hub({party: hub.desks[party]}, hub.seed, party)
+    there = hub.of([party], party)
     there.hand(preparation, 0)
     return Unseen(there.joint_scores(found, 0)[party], others.joint_scores(found, 0))
 

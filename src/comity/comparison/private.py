@@ -4,7 +4,7 @@ Nothing is chosen by the data: family, clip, rates and steps are fixed before a 
 last is taken. A choice by validation rows would be a release of its own, and nobody charges for it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import isfinite
@@ -14,6 +14,8 @@ from typing import Any
 from comity.collaboration import Collaboration
 from comity.comparison.desk import Desk
 from comity.comparison.families import Fitted, build, width
+from comity.comparison.jobs import PRIVATE, Job, People
+from comity.comparison.places import Place
 from comity.comparison.table import Table, to_json
 from comity.core.checks import number, refusal
 from comity.core.contribution import Contribution, Tree
@@ -164,27 +166,53 @@ def noise_of(budget: Budget, rounds: int) -> float:
     return calibrate(budget.epsilon, budget.delta, rounds=steps, sampling=SHARE, accountant=budget.accountant)
 
 
-def trained(
-    desks: Mapping[str, Desk], settings: Any, preparation: Preparation, repeat: int, *, folder: Path | None
+def noised(
+    place: Place, names: Sequence[str], settings: Any, preparation: Preparation, repeat: int, *, folder: Path | None
 ) -> Noised:
     """Train the private model of one split; what was spent is read from the ledger of the run.
 
     Args:
-        desks: by party, all prepared.
+        place: where the desks are, all prepared.
+        names: of the parties.
         settings: of the comparison, with `private`.
         preparation: theirs.
         repeat: which split.
         folder: of the run; a run that lies there goes on, or is taken as it is.
     """
-    budget, family, classes = settings.private, family_of(settings.model), len(preparation.schema.classes)
-    model: Any = replace(build(family, width(preparation), classes, RATES[bool(classes)]), momentum=0.0)  # type: ignore[type-var]
-    noise = noise_of(budget, settings.rounds)
-    seats = {party: PrivateSeat(desk, model, noise, repeat) for party, desk in desks.items()}
-    fed = Collaboration(FedAvg(model), seats, evaluate=False, quorum=1.0, retries=0, seed=settings.seed, stop=budget)
-    run = fed.run(settings.rounds, folder=folder)
-    spends = [entry.facts for entry in run.ledger if entry.kind == "spend"]
+    job, budget = job_of(settings, preparation, repeat), settings.private
+
+    def train() -> Any:
+        run = place.run(job, names, folder=folder)
+        spends: list[Any] = [entry.facts for entry in run.ledger if entry.kind == "spend"]
+        return {"params": run.shared, "spends": {str(i): facts for i, facts in enumerate(spends)}}
+
+    found = place.kept(job.what, train)
+    spends = [found["spends"][str(i)] for i in range(len(found["spends"]))]
     assert guaranteed(spends, budget).epsilon <= budget.epsilon, "the budget stops a run before it is passed"
-    return Noised(Fitted(family, model, run.shared, float("nan")), noise, spends)
+    family = family_of(settings.model)
+    model = _model(family, preparation)
+    return Noised(Fitted(family, model, found["params"], float("nan")), noise_of(budget, settings.rounds), spends)
+
+
+def job_of(settings: Any, preparation: Preparation, repeat: int) -> Job:
+    """The private training of one split."""
+    budget, noise = settings.private, noise_of(settings.private, settings.rounds)
+    model = _model(family_of(settings.model), preparation)
+
+    def build(people: People) -> Collaboration:
+        return Collaboration(
+            FedAvg(model), people, evaluate=False, quorum=1.0, retries=0, seed=settings.seed, stop=budget
+        )
+
+    what = {"step": PRIVATE, "repeat": repeat, "without": ""}
+    return Job(what, settings.rounds, build, lambda desk: PrivateSeat(desk, model, noise, repeat))
+
+
+def _model(family: str, preparation: Preparation) -> Any:
+    """What is trained privately."""
+    classes = len(preparation.schema.classes)
+    made: Any = build(family, width(preparation), classes, RATES[bool(classes)])
+    return replace(made, momentum=0.0)
 
 
 def guaranteed(spends: Sequence[Any], budget: Budget) -> Privacy:

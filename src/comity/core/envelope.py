@@ -25,6 +25,23 @@ class Receipt:
     accepted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A question of an earlier turn whose answer still counts.
+
+    Attributes:
+        round: that turn, as the member knows it.
+        recipe: the sha256 of the recipe, hex.
+        down: bytes of the question.
+        waited: simulated seconds since it was asked.
+    """
+
+    round: Round
+    recipe: str
+    down: int = 0
+    waited: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Envelope:
     """A message on its way, up or down.

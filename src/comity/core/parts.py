@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
 
 from comity.core.contribution import Array, Contribution, Metrics, Tree, View
-from comity.core.envelope import Envelope
+from comity.core.envelope import Envelope, Owed
 from comity.core.rng import Rng
 from comity.core.round import Round
 from comity.core.spec import Spec
@@ -83,7 +83,8 @@ class Method(Protocol):
     """What is being learnt together, and how the shared thing changes.
 
     A state is a Tree, so that it can be saved without code. Where `share` and `expect` are the same whoever is asked,
-    `tells` may be "all": contributions can then be added near the work.
+    `tells` may be "all": contributions can then be added near the work. Where what is contributed is a change that may
+    be added, made smaller, to a later state than the one it was made from, `ages` is True: it may come late.
     """
 
     @property
@@ -176,11 +177,15 @@ class Until:
         quorum: answers that are enough.
         seconds: the deadline; None waits for everybody. Progress extends it.
         grace: seconds to go on waiting once the quorum is there.
+        owed: None: the question is closed at the end. Otherwise it stays open, for an answer in a later turn; members
+            here owe one to an earlier question: it is yielded as those to this one are, and counts for the quorum. With
+            `seconds` None the quorum is then the end; else the quorum together with all who are asked now.
     """
 
     quorum: int
     seconds: float | None = None
     grace: float = 0.0
+    owed: Mapping[str, Owed] | None = None
 
 
 Ask: TypeAlias = Callable[[Sequence[str], Callable[[str], Contribution], Until], Iterator[Contribution]]
@@ -246,7 +251,9 @@ class Engine(Protocol):
     """Carries envelopes between hub and sites; knows nothing of learning.
 
     Optional: `total(cohort, task, until)`, an iterator of core.together.Part, when the engine can add near the work;
-    the task (core.together.Task) is for the whole cohort. And `close()`, at the end of a run.
+    the task (core.together.Task) is for the whole cohort. And `close()`, at the end of a run. One that keeps questions
+    open as `Until.owed` says has `patient = True`; one whose clock is simulated says by `took()` how many seconds
+    passed since it was last asked that.
     """
 
     def roster(self) -> Roster:

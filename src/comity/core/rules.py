@@ -25,6 +25,8 @@ class Parts:
         quorum: the share of the cohort that must be accepted for a round to close, in [0, 1].
         retries: how often a round is tried again before the run stops.
         deadline: seconds a cohort has; None waits for everybody.
+        late: how many rounds old an answer may be and still count; 0: what comes late is lost.
+        staleness: a of (1 + rounds late)^-a, by which a late change is multiplied.
     """
 
     method: Method
@@ -35,6 +37,8 @@ class Parts:
     quorum: float = 0.5
     retries: int = 2
     deadline: float | None = None
+    late: int = 0
+    staleness: float = 0.5
 
     def needed(self, asked: int) -> int:
         """Accepted contributions that close a round in which so many were asked."""
@@ -220,6 +224,29 @@ def _gossip_sends_models(p: Parts) -> str | None:
     return None
 
 
+def _late_answers_age(p: Parts) -> str | None:
+    if not p.late:
+        return None
+    drop = 'late="drop"'
+    if not getattr(p.channel, "transparent", False):
+        return (
+            f"{_name(p.channel)} seals for one cohort; what comes after the others can be in no sum of theirs. "
+            f"Use channel=Plain() if the hub may see each one, or {drop}."
+        )
+    for t in p.transforms:
+        if t.decodes != "each":
+            said = f"{_name(t)} acts on the sum of one round; a late answer belongs to another."
+            return f"{said} Leave it out, or use {drop}."
+    if getattr(p.select, "peers", False) or getattr(p.select, "quorum", 0.0):
+        return f"{_name(p.select)} needs everybody's answer before it goes on: nobody may be late. Use {drop}."
+    if not getattr(p.method, "ages", False):
+        return (
+            f"{_name(p.method)} takes no change that could be added to a later state. "
+            f"Use FedAvg(model), which sends deltas, or {drop}."
+        )
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     _numbers,
     _combiner_sees_enough,
@@ -235,4 +262,5 @@ RULES: tuple[Rule, ...] = (
     _noise_wants_a_public_denominator,
     _noise_at_hubs_wants_one_hub,
     _gossip_sends_models,
+    _late_answers_age,
 )

@@ -14,7 +14,8 @@ import numpy as np
 from comity.core.checks import number, path
 from comity.core.errors import ConfigError, LedgerError, nearest
 from comity.core.recipe import canonical
-from comity.ledger.peek import Seen, peek
+from comity.ledger.copies import seen_in
+from comity.ledger.peek import Seen
 from comity.ledger.record import GENESIS, Entry, Ledger, Refusal, check_chain, digest
 from comity.privacy.accounting import Privacy, spent
 
@@ -124,8 +125,11 @@ def audit(folder: str | Path, *, against: str | Path | None = None, delta: float
     A chain shows every change inside it, but not one that was made anew from some entry on: only a head that
     somebody else kept shows that. So keep `audit(folder).head`, and give it back as `against`.
 
+    A site of a network keeps a copy of its hub's ledger: its folder of the run can be audited as the hub's can, and
+    each against the other.
+
     Args:
-        folder: of a run.
+        folder: of a run, or of the copy that a site keeps of one.
         against: a text file with the 64 digits of a head that was kept, or the folder of a copy of the run.
         delta: in [0, 1): epsilon is computed at it.
 
@@ -147,7 +151,7 @@ def audit(folder: str | Path, *, against: str | Path | None = None, delta: float
         'no privacy mechanism in this recipe'
     """
     delta = float(number("delta", "audit", delta, "[0, 1)"))
-    seen = peek(path("folder", "audit", folder), thorough=True)
+    seen = seen_in(path("folder", "audit", folder), thorough=True)
     intact, broken = _chain(seen.entries, seen.head)
     good = seen.entries[:intact]
     kept, differs = _against(seen, path("against", "audit", against)) if against is not None else ("", "")
@@ -267,7 +271,7 @@ def _answered(mine: dict[str, Any], accepted: bool, time: float) -> None:
 def _against(seen: Seen, copy: Path) -> tuple[str, str]:
     """What a comparison with a kept copy shows: (in words, "") where it fits, else ("", the fault)."""
     if copy.is_dir():
-        return _beside(seen, peek(copy))
+        return _beside(seen, seen_in(copy))
     try:
         heads = sorted(set(_HASH.findall(copy.read_text(encoding="utf-8", errors="replace").lower())))
     except OSError as error:

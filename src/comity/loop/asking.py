@@ -25,9 +25,11 @@ class Asking:
         self.parts, self.engine, self.recipe = parts, engine, recipe
         self.receipts: dict[str, Receipt] = {}
 
-    def until(self, cohort: Sequence[str]) -> Until:
-        """How long to wait for a cohort."""
-        return Until(max(1, self.parts.needed(len(cohort))), self.parts.deadline)
+    def until(self, cohort: Sequence[str], heard: Heard | None = None) -> Until:
+        """How long to wait for a cohort; and for whom else, where those who are late still count."""
+        late = heard is not None and heard.owed is not None
+        size = heard.size if heard is not None and late else len(cohort)
+        return Until(max(1, self.parts.needed(size)), self.parts.deadline, owed=heard.owed if heard else None)
 
     def ask(
         self, round: Round, cohort: Sequence[str], heard: Heard, phase: str, body: Callable[[str], Contribution]
@@ -43,7 +45,7 @@ class Asking:
             heard.down[to] = heard.down.get(to, 0) + measure(out)
             return out
 
-        for answer in self.engine.ask(cohort, message, self.until(cohort)):
+        for answer in self.engine.ask(cohort, message, self.until(cohort, heard)):
             try:
                 n = size(answer)
             except ConfigError as error:
@@ -132,7 +134,7 @@ class Asking:
             wrong = "answered twice"
         elif body.sender not in ("", who):
             wrong = f"claims to be '{body.sender}'"
-        elif heard.turn and (answer.round.number, answer.round.attempt) != heard.turn:
+        elif heard.turn and (answer.round.number, answer.round.attempt) != heard.turn_of(who):
             wrong = f"answered for round {answer.round.number + 1}, attempt {answer.round.attempt + 1}"
         if wrong:
             heard.refused.append((who, f"{who} {wrong}."))
@@ -152,6 +154,8 @@ class Asking:
             receipt = Receipt(turn.number, turn.attempt, True)
             for h in heard.values():
                 self.receipts.update(dict.fromkeys(h.accepted, receipt))
+                late = {who: o.round for who, o in (h.owed or {}).items() if who in h.accepted}
+                self.receipts.update((who, Receipt(r.number, r.attempt, True)) for who, r in late.items())
 
 
 def reason(error: Contribution) -> str:

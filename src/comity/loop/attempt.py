@@ -6,7 +6,7 @@ from itertools import tee
 from typing import Any
 
 from comity.core.contribution import Contribution
-from comity.core.envelope import Envelope
+from comity.core.envelope import Envelope, Owed
 from comity.core.errors import ChannelError, ContributionError
 from comity.core.parts import Ask, Secret, Transform
 from comity.core.round import Round
@@ -18,6 +18,7 @@ from comity.loop.adding import adds
 from comity.loop.asking import Asking
 from comity.loop.fold import Fold
 from comity.loop.hub import Heard, HubState
+from comity.loop.late import aged
 
 
 class Attempt:
@@ -30,18 +31,36 @@ class Attempt:
         turn: Round,
         members: Mapping[str, Sequence[str]],
         idle: frozenset[str] = frozenset(),
+        owed: Mapping[str, Owed] | None = None,
     ) -> None:
-        """Args: how to ask, the hub's secret, the round, hub to the members it hears, and who of them sends zeros."""
+        """Put an attempt together.
+
+        Args:
+            asking: how to ask.
+            secret: the hub's.
+            turn: the round.
+            members: hub to the members it hears.
+            idle: who of them sends zeros.
+            owed: who still owes an earlier answer: asked nothing now, and heard; None where nobody may be late.
+        """
         self.idle = idle
+        chosen = members
+        if owed:
+            members = {h: [who for who in ps if who not in owed] for h, ps in members.items()}
         self.asking, self.parts, self.secret = asking, asking.parts, secret
         self.turns = {h: replace(turn, hub=h, asked=len(ps)) for h, ps in members.items()}
         self.members = members
-        self.heard = {h: Heard(h, ps, turn=(turn.number, turn.attempt)) for h, ps in members.items()}
+        self.heard = {}
+        for h, ps in members.items():
+            mine = None if owed is None else {who: o for who, o in owed.items() if o.round.hub == h}
+            now, size = (turn.number, turn.attempt), len(chosen[h])
+            self.heard[h] = Heard(h, [*ps, *mine] if mine else ps, turn=now, owed=mine, size=size)
         self.homes = homes_of(members)
         self.hears: dict[str, list[str]] = {}
         for hub, cohort in members.items():
             for who in cohort:
                 self.hears.setdefault(who, []).append(hub)
+        self.hears.update((who, [o.round.hub]) for who, o in (owed or {}).items())
         self._told: tuple[str, Contribution, Mapping[str, Any], Contribution] | None = None
         self.sessions: dict[str, Any] = {}
         self.public: dict[str, Any] = {}
@@ -70,10 +89,10 @@ class Attempt:
         streams = tee(iter(()) if near else self._answers(), len(self.members))
         after = dict(self.states)
         closed = True
-        for (hub, cohort), stream in zip(self.members.items(), streams, strict=True):
+        for hub, stream in zip(self.members, streams, strict=True):
             gathered, entries = self._added(hub) if near else self._gather(hub, stream)
             h = self.heard[hub]
-            if len(h.accepted) < self.parts.needed(len(cohort)):
+            if len(h.accepted) < self.parts.needed(h.size):
                 closed = False
             elif closed:
                 after[hub] = self._combine(hub, gathered, entries)
@@ -81,12 +100,12 @@ class Attempt:
 
     def _is_near(self) -> bool:
         """Are contributions added near the work? One hub hears each member once, and nobody needs to see each."""
-        once = all(len(h.asked) == len(h.asked_set) for h in self.heard.values())
+        once = all(len(h.asked) == len(h.asked_set) and not h.owed for h in self.heard.values())
         return len(self.members) == 1 and once and adds(self.parts) and self.asking.total is not None
 
     def _answers(self) -> Iterator[Envelope]:
         """Ask each participant once, as its home."""
-        by_home: dict[str, list[str]] = {}
+        by_home: dict[str, list[str]] = {hub: [] for hub, h in self.heard.items() if h.owed}
         for who, home in self.homes.items():
             by_home.setdefault(home, []).append(who)
         for home, cohort in by_home.items():
@@ -165,15 +184,17 @@ class Attempt:
     def _decoded(self, c: Contribution, state: HubState, hub: str) -> tuple[Contribution, list[dict[str, Any]]]:
         """One contribution, decoded where that is done one by one, and checked where the hub sees each."""
         parts, turn, who = self.parts, self.turns[hub], c.sender
+        late = self.heard[hub].late(who)
+        made = replace(late.round, me="") if late else turn
         news: list[dict[str, Any]] = [{} for _ in parts.transforms]
         if parts.channel.reveals != "each":
             return c, news
         for i in reversed(range(len(news))):
             t = parts.transforms[i]
             if t.decodes == "each":
-                c, news[i][who] = self._undone(t, c, entry_of(t, state, i, who), turn)
+                c, news[i][who] = self._undone(t, c, entry_of(t, state, i, who), made)
         check(c, self._spec(state, who, turn), lifted=parts.combiner.needs != "each")
-        return c, news
+        return aged(c, turn.number - made.number, parts.staleness), news
 
     def _undone(self, t: Transform, c: Contribution, entry: Any, turn: Round) -> tuple[Contribution, Any]:
         try:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comity.core.contribution import Metrics
+from comity.core.envelope import Owed
 from comity.core.round import Round
 
 
@@ -25,7 +26,11 @@ class HubState:
 
 @dataclass
 class Heard:
-    """What one hub heard in one attempt of a round: facts for the ledger, never values."""
+    """What one hub heard in one attempt of a round: facts for the ledger, never values.
+
+    At the end of `asked` are those who `owed` an answer to an earlier question, and were asked nothing now; `owed` is
+    None where nobody may be late. `size` is that of the cohort as it was selected, `seconds` are simulated.
+    """
 
     hub: str
     asked: Sequence[str]
@@ -39,10 +44,23 @@ class Heard:
     failed: str = ""
     answered: set[str] = field(default_factory=set)
     unread: set[str] = field(default_factory=set)
+    owed: Mapping[str, Owed] | None = None
+    size: int = -1
+    seconds: float | None = None
     asked_set: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.asked_set = frozenset(self.asked)
+        self.size = len(self.asked) if self.size < 0 else self.size
+
+    def late(self, who: str) -> Owed | None:
+        """What this member owes since an earlier turn."""
+        return self.owed.get(who) if self.owed else None
+
+    def turn_of(self, who: str) -> tuple[int, int] | None:
+        """Which turn an answer of this member is for."""
+        owed = self.late(who)
+        return (owed.round.number, owed.round.attempt) if owed else self.turn
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from comity.core.checks import shown
 from comity.core.contribution import Contribution, Tree
-from comity.core.envelope import Envelope, Receipt
+from comity.core.envelope import Envelope, Owed, Receipt
 from comity.core.errors import ConfigError
 from comity.core.parts import Participant, Secret
 from comity.core.round import Turns
@@ -16,7 +16,7 @@ from comity.core.tree import leaves
 from comity.core.wire import from_tree
 from comity.loop.adding import Adding
 from comity.loop.plans import Plans
-from comity.loop.site import EMPTY, Done, Drawer, Site, Work, committed, drawer_of
+from comity.loop.site import EMPTY, Done, Drawer, Pending, Site, Work, committed, drawer_of
 
 TOGETHER, BYTES_TOGETHER = 128, 2**25
 """The most sites in a group, and the most bytes that what they were given has together."""
@@ -215,6 +215,20 @@ class Sites:
         drawer = self.drawer(name)
         local = committed(drawer, receipt) or drawer.local
         return dict(local.get(drawer_of(participant, "participant"), {}))
+
+    def hold(self, asked: Envelope, reply: Envelope) -> None:
+        """Keep an answer that is late until a receipt says what became of it."""
+        name = asked.round.me
+        drawer = self.drawer(name)
+        if drawer.pending is None or drawer.pending.key != asked.key:
+            self._drawers[name] = Drawer(drawer.local, Pending(asked.key, asked.body, reply.body, drawer.local))
+            self._touched.add(name)
+
+    def held(self, owed: Owed) -> Envelope | None:
+        """The answer that a site holds to an earlier question; None where it is lost."""
+        turn, pending = owed.round, self.drawer(owed.round.me).pending
+        question = Envelope(turn, "contribute", turn.me, owed.recipe, Contribution("question", None))
+        return None if pending is None or pending.key != question.key else replace(question, body=pending.reply)
 
     def touched(self) -> Mapping[str, Drawer]:
         """The drawers that changed since `forget`."""

@@ -71,6 +71,11 @@ class FedAvg:
         """Mean, weighted by examples."""
         return Mean()
 
+    @property
+    def ages(self) -> bool:
+        """A delta may be added to a later model; a whole model would undo what came between."""
+        return self.send == "delta"
+
     def init(self, round: Round) -> Any:
         """Parameters, and the hub optimizer's memory of those it steps."""
         params = first(self.model, round, self.start)

@@ -102,6 +102,11 @@ class FedBN:
         """Mean, uniform as in the paper."""
         return Mean(uniform=True)
 
+    @property
+    def ages(self) -> bool:
+        """A delta may be added to a later model; a whole one would undo what came between."""
+        return self.send == "delta"
+
     def init(self, round: Round) -> Any:
         """What is shared, and the hub optimizer's memory of what it steps.
 

@@ -76,6 +76,11 @@ class FedRep:
         """Mean, uniform as in the paper."""
         return Mean(uniform=True)
 
+    @property
+    def ages(self) -> bool:
+        """A delta may be added to a later model; a whole one would undo what came between."""
+        return self.send == "delta"
+
     def init(self, round: Round) -> Any:
         """The body.
 

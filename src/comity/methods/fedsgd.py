@@ -55,6 +55,7 @@ class FedSGD:
     bound: float = math.inf
     start: Tree = None
     send: ClassVar[str] = "gradient"
+    ages: ClassVar[bool] = True
     tells: ClassVar[Any] = Unchanged("share", "expect", yes="all", no="each")
 
     def __post_init__(self) -> None:

@@ -64,6 +64,7 @@ class IFCA:
     bound: float = math.inf
     start: Tree = None
     send: ClassVar[str] = "delta"
+    ages: ClassVar[bool] = True
     tells: ClassVar[Any] = Unchanged("share", "expect", yes="all", no="each")
 
     def __post_init__(self) -> None:

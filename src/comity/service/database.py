@@ -4,7 +4,8 @@ Whatever was answered is on the disk: SQLite in WAL mode with synchronous=FULL, 
 at any moment, a transaction is there whole or not at all.
 """
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,16 @@ import sqlalchemy as sa
 from comity.core.errors import ConfigError, LedgerError
 from comity.ledger.store import database, explained
 
-NAME = "hub.db"
+NAME, CHANNEL = "hub.db", "comity"
+"""The file, and the channel of PostgreSQL by which processes wake one another."""
 WAIT = 30.0
 """Seconds to wait for another process that writes."""
 _LOCK = 0x636F6D697479
 """The number of the lock under which writes to PostgreSQL follow one another."""
+
+
+class Away(LedgerError):
+    """A database that does not answer now. What was committed is there; ask again."""
 
 
 class Database:
@@ -27,17 +33,22 @@ class Database:
     Attributes:
         where: the file, or the URL without its password.
         engine: SQLAlchemy's.
+        token: by which this process knows what it announced itself.
+        url: of PostgreSQL, with its password; "" for SQLite.
     """
 
-    def __init__(self, where: str, engine: sa.Engine) -> None:
+    def __init__(self, where: str, engine: sa.Engine, url: str = "") -> None:
         self.where = where
         self.engine = engine
+        self.token = secrets.token_hex(8)
+        self.url = url
+        self._hearers: list[Callable[[str], None]] = []
 
     def __repr__(self) -> str:
         return f"Database({self.where!r})"
 
     @classmethod
-    def open(cls, where: str | Path, tables: sa.MetaData) -> "Database":
+    def open(cls, where: str | Path, *tables: sa.MetaData) -> "Database":
         """Open it, and make the tables that are missing.
 
         Args:
@@ -57,12 +68,43 @@ class Database:
                 folder.mkdir(parents=True, exist_ok=True)
                 made = cls(str(folder / NAME), database(folder / NAME, WAIT))
         try:
-            with made.writing(ConfigError) as db:
-                tables.create_all(db)
+            for some in tables:
+                made.make(some)
+            if not tables:
+                made.make(sa.MetaData())
         except BaseException:
             made.close()
             raise
         return made
+
+    def make(self, tables: sa.MetaData) -> None:
+        """Make the tables that are missing.
+
+        Raises:
+            ConfigError: the database cannot be written.
+        """
+        with self.writing(ConfigError) as db:
+            tables.create_all(db)
+
+    def hear(self, told: Callable[[str], None]) -> None:
+        """Call this with what is announced, whichever thread or process did; it must return at once."""
+        self._hearers.append(told)
+
+    def tell(self, what: str) -> None:
+        """Tell those of this process who listen."""
+        for told in tuple(self._hearers):
+            told(what)
+
+    def announce(self, db: sa.Connection, what: str) -> None:
+        """Say, once the transaction is committed, that something changed: to this process, and by PostgreSQL to others.
+
+        Args:
+            db: the transaction.
+            what: a word.
+        """
+        if self.url and what not in db.info.get("announced", ()):
+            db.execute(sa.select(sa.func.pg_notify(CHANNEL, f"{self.token} {what}")))
+        db.info.setdefault("announced", set()).add(what)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -86,8 +128,12 @@ class Database:
                 db.exec_driver_sql("BEGIN IMMEDIATE")
             else:
                 db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            db.info.pop("announced", None)
             yield db
+            said = db.info.pop("announced", ())
             db.commit()
+        for what in said:
+            self.tell(what)
 
     def close(self) -> None:
         """Let go of it."""
@@ -103,7 +149,8 @@ class Database:
             yield
         except sa.exc.SQLAlchemyError as fault:
             said = type(getattr(fault, "orig", None) or fault).__name__
-            raise error(
+            gone = isinstance(fault, sa.exc.OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError)
+            raise (Away if gone and error is LedgerError else error)(
                 f"{self.where} must be a database that answers. Got: {said}. Start it, or correct it."
             ) from None
 
@@ -114,8 +161,11 @@ def _by_url(text: str) -> Database:
         url = sa.make_url(text)
         if url.get_backend_name() != "postgresql":
             raise ConfigError(f"A database must be a folder or a URL of PostgreSQL. Got {url.get_backend_name()!r}.")
-        options: dict[str, Any] = {"pool_pre_ping": True, "hide_parameters": True}
-        return Database(url.render_as_string(hide_password=True), sa.create_engine(url, **options))
+        patient = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+        options: dict[str, Any] = {"hide_parameters": True, "pool_size": 10, "pool_timeout": 10.0}
+        options |= {"pool_pre_ping": True, "connect_args": patient}
+        shown, whole = (url.render_as_string(hide_password=hidden) for hidden in (True, False))
+        return Database(shown, sa.create_engine(url, **options), whole)
     except (sa.exc.ArgumentError, ImportError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise

@@ -1,38 +1,54 @@
 """The hub as a web application: parties fetch their questions and leave their answers.
 
     GET  /v1/health                                     200
-    GET  /v1/recipe                                     the run in which the asker takes part, and its recipe
-    GET  /v1/tasks?wait=25                              a packet; 204 when there is nothing to do; it changes nothing
+    GET  /v1/run?after=RUN&wait=25                      the run that wants something of the asker; 204 where none does
+    GET  /v1/tasks?run=RUN&wait=25                      a packet; 204 when there is nothing to do; it changes nothing
     GET  /v1/blob/SHA256                                what the asker is asked, by Range
     GET  /v1/upload/SHA256                              {"offset"}: how much of an upload is there
     PUT  /v1/upload/SHA256  (Upload-Offset, -Length)    201 it is whole, 204 go on, 409 the true offset, 413, 422
     POST /v1/reply                                      {"outcome"}, or 409 with the reason
 
-Every request but the first is signed. Every write may be repeated: it is answered the same way.
+and those of `agreeing` and `enrolling`. Every request but those to join and the first is signed. Every write may be
+repeated: it is answered the same way. Whatever goes wrong is a short text: 503 where the same may be asked again.
 """
 
 import asyncio
+import errno
 import json
+import re
+import sqlite3
+import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
-from comity.core.errors import ComityError, LedgerError, WireError
-from comity.ledger.blobs import Blobs, Offset
-from comity.ledger.mailbox import Mailbox, Reply
+from comity.core.errors import ComityError, WireError
+from comity.ledger.blobs import Blobs
+from comity.ledger.mailbox import Mailbox
 from comity.service import packets
+from comity.service.database import Database
 from comity.service.doors import Doors
 from comity.service.enrolling import ENROL, HELLO, MOST, ROTATE, answer_enrol, answer_hello, answer_rotate
 from comity.service.registry import Registry
+from comity.service.runs import RunRow, Runs
 from comity.service.signatures import Request, SignatureRefused, claimed, verify
 
-WAIT, SILENCE = 25.0, 30.0
-"""Seconds of a poll at most, and without a byte."""
+WAIT, SILENCE, SLOWEST = 25.0, 30.0, 1024
+"""Seconds of a poll at most, and without a byte; bytes a second below which a body is given up after that."""
 SMALL, CHUNK = packets.HEADER + packets.INLINE + 4, 2**24
 """The most bytes of a packet and of a chunk."""
 TYPE = "application/x-comity"
+ROOM, EACH = 2**28, 4
+"""Bytes of all bodies that may be on their way at once; bodies of one party that may."""
+THREADS = 8
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?")
+Handler: TypeAlias = Callable[["Hub", "Asked"], Awaitable[Any]]
+Extra: TypeAlias = tuple[str, str, Handler, int]
+"""A route: path, method, who answers, and the most bytes of a body."""
 
 
 class Refused(Exception):
@@ -43,100 +59,186 @@ class Refused(Exception):
         self.status, self.told = status, {"reason": text, **more}
 
 
-@dataclass
-class Current:
-    """The run that this process carries.
-
-    Attributes:
-        run: its identity.
-        recipe: what was agreed.
-        roster: who takes part.
-        over: has it reached its end?
-    """
-
-    run: str
-    recipe: Mapping[str, Any]
-    roster: frozenset[str]
-    over: bool = False
-
-
 class Hub:
-    """What the application and the engine share.
+    """What the application and the engines share.
 
     Args:
-        box: questions and answers.
+        db: where everything is kept.
         blobs: large bodies.
         identity: the hub's, which signs questions.
         doors: who may ask, and who is taken in.
         most: bytes of an answer at most.
         url: what precedes the path in the URLs that parties sign, "https://hub.example" for one; "" takes the Host of
-            each request.
+            each request, where that is this machine.
     """
 
-    def __init__(self, box: Mailbox, blobs: Blobs, identity: Any, *, doors: Doors, most: int, url: str = "") -> None:
+    def __init__(self, db: Database, blobs: Blobs, identity: Any, *, doors: Doors, most: int, url: str = "") -> None:
         """Nothing is open yet."""
-        self.box, self.blobs, self.identity, self.doors, self.most, self.url = box, blobs, identity, doors, most, url
+        self.db, self.blobs, self.identity, self.doors, self.most, self.url = db, blobs, identity, doors, most, url
+        self.box, self.runs = Mailbox(db), Runs(db)
         self.name = "hub"
-        self.current: Current | None = None
         self.came = threading.Condition()
         self.heard = 0.0
         self.news = 0
-        self.told: set[str] = set()
+        self.told: set[tuple[str, str]] = set()
         self.closing = False
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.polls: dict[str, asyncio.Event] = {}
+        self.polls: dict[tuple[str, str], asyncio.Event] = {}
+        self.bodies: dict[str, int] = {}
+        self.rows: dict[str, RunRow] = {}
+        self.room = ROOM
+        self.pool = ThreadPoolExecutor(THREADS, "comity hub") if db.url else None
+        db.hear(self._told)
+
+    async def off(self, do: Callable[..., Any], *given: Any) -> Any:
+        """Ask the database: beside the loop, where it is asked over a line."""
+        if self.pool is None:
+            return do(*given)
+        return await asyncio.get_running_loop().run_in_executor(self.pool, lambda: do(*given))
+
+    async def row(self, run: str) -> RunRow | None:
+        """A run, as it was when one was last announced to have changed."""
+        if len(run) > 64:
+            return None
+        found = self.rows.get(run) or await self.off(self.runs.find, run)
+        if found is not None:
+            self.rows[run] = found
+        return found
 
     def wake(self) -> None:
         """There are questions, or the end: from any thread."""
-        if self.loop is not None:
-            self.loop.call_soon_threadsafe(self._awake)
+        if (loop := self.loop) is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._awake)
 
     def _awake(self) -> None:
         for event in self.polls.values():
             event.set()
 
+    def _told(self, what: str) -> None:
+        """Something was announced."""
+        if what == "run":
+            self.rows.clear()
+        if what in ("task", "run"):
+            self.wake()
+        if what in ("reply", "run", "bytes"):
+            self.arrived(what != "bytes")
+
     def arrived(self, whole: bool) -> None:
-        """Bytes came; an answer was committed."""
+        """Bytes came; something was committed."""
         with self.came:
             self.heard = time.monotonic()
             if whole:
                 self.news += 1
                 self.came.notify_all()
 
+    @contextmanager
+    def carrying(self, who: str, size: int) -> Any:
+        """Room for a body on its way."""
+        if size > self.room or self.bodies.get(who, 0) >= EACH:
+            raise Refused(503, "Too much is on its way. Try again.")
+        self.room -= size
+        self.bodies[who] = self.bodies.get(who, 0) + 1
+        try:
+            yield
+        finally:
+            self.room += size
+            self.bodies[who] -= 1
+            if not self.bodies[who]:
+                del self.bodies[who]
 
-class _Asked:
-    """One request, its sender verified."""
+    def close(self) -> None:
+        """Let go of its threads."""
+        if self.pool is not None:
+            self.pool.shutdown()
+
+
+class Asked:
+    """One request, its sender verified.
+
+    Attributes:
+        who: the party.
+        body: what it sent.
+        request: starlette's.
+    """
 
     def __init__(self, who: str, body: bytes, request: Any) -> None:
         self.who, self.body, self.request = who, body, request
 
 
-def app(hub: Hub) -> Any:
+def app(hub: Hub, routes: Sequence[Extra | Any] = ()) -> Any:
     """The application.
+
+    Args:
+        hub: what it serves.
+        routes: more of them: as `Extra`, whose requests are signed by a party; or starlette's, as they are.
 
     Raises:
         ConfigError: starlette is not installed.
     """
+    from comity.service import agreeing, mail, openapi, polls, replies, uploads
     from comity.service.helper import library
+    from comity.service.lines import Guard
 
     lib = library()
-    routes: list[tuple[str, str, Any, int]] = [
-        ("/v1/recipe", "GET", _recipe, 0),
-        ("/v1/tasks", "GET", _tasks, 0),
-        ("/v1/blob/{sha}", "GET", _blob, 0),
-        ("/v1/upload/{sha}", "GET", _offset, 0),
-        ("/v1/upload/{sha}", "PUT", _upload, CHUNK),
-        ("/v1/reply", "POST", _reply, SMALL),
+    signed = [*polls.ROUTES, *uploads.ROUTES, *replies.ROUTES, *agreeing.ROUTES, *mail.routes(hub)]
+    signed += [route for route in routes if isinstance(route, tuple)]
+    joining = (HELLO, ENROL, ROTATE) if isinstance(hub.doors, Registry) else ()
+    made = [lib.route("/v1/health", _health, methods=["GET"])]
+    once = {route[2] for route in (*agreeing.ROUTES, *routes) if isinstance(route, tuple)}
+    made += [
+        lib.route(p, safely(hub, what, most, once=verb != "GET" and what in once), methods=[verb])
+        for p, verb, what, most in signed
     ]
-    if isinstance(hub.doors, Registry):
-        routes_of_joining = [
-            lib.route(path, _joining(hub, path), methods=["GET" if path == HELLO else "POST"])
-            for path in (HELLO, ENROL, ROTATE)
-        ]
-    else:
-        routes_of_joining = []
-    made = [lib.route(path, _safely(hub, what, most), methods=[verb]) for path, verb, what, most in routes]
-    return lib.starlette(routes=[lib.route("/v1/health", _health, methods=["GET"]), *made, *routes_of_joining])
+    made += [lib.route(p, _joining(hub, p), methods=["GET" if p == HELLO else "POST"]) for p in joining]
+    made += openapi.routes()
+    return Guard(lib.starlette(routes=[*made, *(route for route in routes if not isinstance(route, tuple))]))
+
+
+def safely(hub: Hub, what: Handler, most: int, *, once: bool) -> Callable[[Any], Awaitable[Any]]:
+    """A route: who asks is verified first, and whatever goes wrong is a short text.
+
+    Args:
+        hub: that is asked.
+        what: answers.
+        most: bytes of a body at most.
+        once: a request counts once; False where the same again changes nothing.
+    """
+
+    async def answer(request: Any) -> Any:
+        try:
+            return await what(hub, await _verified(hub, request, most, once))
+        except Exception as error:  # noqa: BLE001  nobody is shown what went wrong
+            return refusal(error)
+
+    return answer
+
+
+def refusal(error: Exception) -> Any:
+    """What whoever asked is told."""
+    if isinstance(error, Refused):
+        return answer_json(error.status, error.told)
+    if isinstance(error, SignatureRefused):
+        clock = {"now": int(time.time())} if error.reason == "clock" else {}
+        return answer_json(401, {"reason": str(error), **clock})
+    if isinstance(error, WireError):
+        return answer_json(422, {"reason": str(error)})
+    if full(error):
+        return answer_json(507, {"reason": "The disk of the hub is full. Try again later."})
+    if not isinstance(error, ComityError | OSError):
+        sys.stderr.write(f"hub: {type(error).__name__} in an answer\n")
+    return answer_json(503, {"reason": "The hub cannot do this now. Try again."})
+
+
+def full(error: BaseException | None) -> bool:
+    """Is there no room on the disk?"""
+    while error is not None:
+        said = getattr(error, "orig", None) or error
+        if isinstance(said, OSError) and said.errno in _FULL:
+            return True
+        if getattr(said, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _joining(hub: Hub, path: str) -> Callable[[Any], Awaitable[Any]]:
@@ -145,60 +247,43 @@ def _joining(hub: Hub, path: str) -> Callable[[Any], Awaitable[Any]]:
 
     async def answer(request: Any) -> Any:
         try:
-            asked = _said(hub, request, await _body(request, MOST))
+            with hub.carrying("", _size(request, MOST)):
+                asked = _said(hub, request, await _body(request, MOST, lambda: None))
             if path == HELLO:
                 challenge = request.query_params.get("challenge", "")
                 status, body = answer_hello(hub.name, hub.identity, challenge, time.time())
             elif path == ENROL:
-                status, body = answer_enrol(asked, registry, hub.identity, time.time())
+                status, body = await hub.off(answer_enrol, asked, registry, hub.identity, time.time())
             else:
-                status, body = answer_rotate(asked.body, registry, hub.identity)
-        except Refused as no:
-            return _json(no.status, no.told)
-        except (ComityError, OSError):
-            return _json(503, {"reason": "The hub cannot do this now. Try again."})
+                status, body = await hub.off(answer_rotate, asked.body, registry, hub.identity)
+        except Exception as error:  # noqa: BLE001  nobody is shown what went wrong
+            return refusal(error)
         return _raw(status, body)
 
     return answer
 
 
 async def _health(request: Any) -> Any:
-    return _json(200, {"comity": 1})
+    return answer_json(200, {"comity": 1})
 
 
-def _json(status: int, told: Mapping[str, Any]) -> Any:
+def answer_json(status: int, told: Mapping[str, Any]) -> Any:
+    """JSON."""
     return _raw(status, json.dumps(dict(told)).encode())
 
 
 def _raw(status: int, body: bytes) -> Any:
     from starlette.responses import Response
 
-    return Response(body, status, media_type="application/json")
+    more = {"retry-after": "2"} if status == 503 else {}
+    return Response(body, status, more, media_type="application/json")
 
 
-def _bytes(data: bytes, status: int = 200) -> Any:
+def answer_bytes(data: bytes, status: int = 200) -> Any:
+    """A packet, or nothing."""
     from starlette.responses import Response
 
     return Response(data, status, media_type=TYPE)
-
-
-def _safely(hub: Hub, what: Callable[[Hub, _Asked], Awaitable[Any]], most: int) -> Callable[[Any], Awaitable[Any]]:
-    """A route: who asks is verified first, and whatever goes wrong is a short text."""
-
-    async def answer(request: Any) -> Any:
-        try:
-            return await what(hub, await _verified(hub, request, most))
-        except Refused as no:
-            return _json(no.status, no.told)
-        except SignatureRefused as no:
-            clock = {"now": int(time.time())} if no.reason == "clock" else {}
-            return _json(401, {"reason": str(no), **clock})
-        except WireError as error:
-            return _json(422, {"reason": str(error)})
-        except (ComityError, OSError):
-            return _json(503, {"reason": "The hub cannot do this now. Try again."})
-
-    return answer
 
 
 def _said(hub: Hub, request: Any, body: bytes = b"") -> Request:
@@ -206,27 +291,53 @@ def _said(hub: Hub, request: Any, body: bytes = b"") -> Request:
     headers = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.scope["headers"]]
     path = request.scope["raw_path"].decode("latin-1").split("?")[0]
     query = request.scope["query_string"].decode("latin-1")
-    base = hub.url or f"{request.url.scheme}://{request.headers.get('host', '')}"
-    return Request(request.method, f"{base}{path}{'?' + query if query else ''}", headers, body)
+    return Request(request.method, f"{hub.url or _here(request)}{path}{'?' + query if query else ''}", headers, body)
 
 
-async def _verified(hub: Hub, request: Any, most: int) -> _Asked:
+def _here(request: Any) -> str:
+    """Where no URL is set: the Host, if it is this machine; else a signature for another hub would do for this one."""
+    host = request.headers.get("host", "")
+    if not _LOOPBACK.fullmatch(host):
+        raise Refused(400, "This hub is asked on its own machine alone: no URL is set for it.")
+    return f"{request.scope['scheme']}://{host}"
+
+
+async def _verified(hub: Hub, request: Any, most: int, once: bool) -> Asked:
     asked = _said(hub, request)
-    if hub.doors.key_of(claimed(asked).keyid) is None:  # before a stranger's body is read; in as much time as another's
+    if not most:
+        return Asked((await hub.off(lambda: hub.doors.admit(asked, write=once))).keyid, b"", request)
+    who = claimed(asked).keyid
+    if await hub.off(hub.doors.key_of, who) is None:  # before a stranger's body is read; in as much time as another's
         verify(asked, None, now=time.time())
-    body = await _body(request, most)
+    size = _size(request, most)
+    with hub.carrying(who, size):
+        body = await _body(request, most, lambda: hub.arrived(False))
     whole = Request(asked.method, asked.url, asked.headers, body)
-    return _Asked(hub.doors.admit(whole, write=request.method != "GET").keyid, body, request)
+    await hub.off(lambda: hub.doors.admit(whole, write=once))
+    return Asked(who, body, request)
 
 
-async def _body(request: Any, most: int) -> bytes:
+def _size(request: Any, most: int) -> int:
+    """Bytes that a body may have: what is declared.
+
+    Raises:
+        Refused: it is too much.
+    """
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > most:
+    if not declared.isdecimal():
+        return most
+    if len(declared) > 15 or int(declared) > most:
         raise Refused(413, f"A body must have at most {most} bytes here.", most=most)
-    got, stream = bytearray(), request.stream().__aiter__()
+    return int(declared)
+
+
+async def _body(request: Any, most: int, heard: Callable[[], None]) -> bytes:
+    """`heard` is called as bytes come: a deadline is extended by a fixed multiple at most, whoever sends them."""
+    got, stream, begun = bytearray(), request.stream().__aiter__(), time.monotonic()
     while True:
+        left = begun + SILENCE + len(got) / SLOWEST - time.monotonic()
         try:
-            got += await asyncio.wait_for(anext(stream), SILENCE)
+            got += await asyncio.wait_for(anext(stream), min(SILENCE, left))
         except StopAsyncIteration:
             return bytes(got)
         except TimeoutError:
@@ -235,137 +346,6 @@ async def _body(request: Any, most: int) -> bytes:
             if type(gone).__name__ != "ClientDisconnect":
                 raise
             raise Refused(400, "The request was cut.") from None
+        heard()
         if len(got) > most:
             raise Refused(413, f"A body must have at most {most} bytes here.", most=most)
-
-
-async def _recipe(hub: Hub, asked: _Asked) -> Any:
-    if hub.current is None or asked.who not in hub.current.roster:
-        raise Refused(404, "There is no run in which you take part.")
-    return _json(200, {"run": hub.current.run, "recipe": hub.current.recipe})
-
-
-async def _tasks(hub: Hub, asked: _Asked) -> Any:
-    """The oldest question, as soon as there is one. A newer poll of the same party ends this one."""
-    event, who = asyncio.Event(), asked.who
-    if older := hub.polls.get(who):
-        older.set()
-    hub.polls[who] = event
-    ends = time.monotonic() + _seconds(asked.request.query_params.get("wait", ""))
-    try:
-        while True:
-            event.clear()  # before the look: what comes after it wakes
-            if (now := hub.current) is not None and now.over:
-                hub.told.add(who)
-                return _bytes(_end(hub, who, now.run))
-            if now is not None and (found := hub.box.waiting(now.run, who)) is not None:
-                return _bytes(_packet(hub, *found))
-            left = ends - time.monotonic()
-            if left <= 0 or hub.closing or hub.polls.get(who) is not event:
-                return _bytes(b"", 204)
-            try:
-                await asyncio.wait_for(event.wait(), left)
-            except TimeoutError:
-                continue
-    finally:
-        if hub.polls.get(who) is event:
-            del hub.polls[who]
-
-
-def _seconds(said: str) -> float:
-    return min(WAIT, float(said)) if said.isdecimal() and len(said) < 5 else WAIT
-
-
-def _packet(hub: Hub, sha: str, head: bytes) -> bytes:
-    body = hub.box.body(sha) or b""
-    return packets.joined(head, packets.Ref(sha, len(body), ""), body)
-
-
-def _end(hub: Hub, who: str, run: str) -> bytes:
-    """Signed: the run is over."""
-    from comity.core.contribution import Contribution
-    from comity.core.envelope import Envelope
-    from comity.core.round import Round
-    from comity.core.wire import encode
-
-    body = encode(Contribution("over", None))
-    head, ref = packets.header(Envelope(Round(run, 0, me=who), "over", "hub", "", Contribution("over", None)), body,
-                               secret=hub.identity)  # fmt: skip
-    return packets.joined(head, ref, body)
-
-
-def _sha(asked: _Asked) -> str:
-    sha: str = asked.request.path_params["sha"]
-    if not packets.is_sha(sha):
-        raise Refused(404, "There is no such body.")
-    return sha
-
-
-async def _blob(hub: Hub, asked: _Asked) -> Any:
-    from starlette.responses import FileResponse
-
-    sha = _sha(asked)
-    path = hub.blobs.given(sha) if hub.box.may_read(asked.who, sha) else None
-    if path is None:
-        raise Refused(404, "There is no such body.")
-    hub.arrived(False)
-    answer = FileResponse(path, media_type=TYPE)
-    answer.chunk_size = 2**20
-    return answer
-
-
-async def _offset(hub: Hub, asked: _Asked) -> Any:
-    return _json(200, {"offset": hub.blobs.offset(asked.who, _sha(asked))})
-
-
-async def _upload(hub: Hub, asked: _Asked) -> Any:
-    sha, said = _sha(asked), asked.request.headers
-    at, total = said.get("upload-offset", ""), said.get("upload-length", "")
-    if not all(x.isascii() and x.isdecimal() and len(x) < 16 for x in (at, total)):
-        raise Refused(400, "Upload-Offset and Upload-Length must be given.")
-    if int(total) > hub.most:
-        raise Refused(413, f"An answer must have at most {hub.most} bytes.", most=hub.most)
-    if hub.current is None:
-        raise Refused(503, "The run has not begun.")
-    if hub.box.waiting(hub.current.run, asked.who) is None:
-        raise Refused(409, "You are not asked anything.")
-    from starlette.concurrency import run_in_threadpool
-
-    try:
-        now = await run_in_threadpool(hub.blobs.add, asked.who, sha, int(at), int(total), asked.body)
-    except Offset as there:
-        raise Refused(409, "These bytes do not follow those that are there.", offset=there.at) from None
-    except LedgerError as error:
-        raise Refused(422, str(error), offset=0) from None
-    hub.arrived(False)
-    return _bytes(b"", 201 if now == int(total) else 204)
-
-
-async def _reply(hub: Hub, asked: _Asked) -> Any:
-    packet = packets.read(asked.body)
-    said, who = packet.said, asked.who
-    if (said.sender, said.round.me) != (who, who):
-        raise Refused(403, "An answer must be the sender's own.")
-    if packet.body is None and hub.blobs.size(who, packet.ref.sha) != packet.ref.size:
-        raise Refused(409, "Send the body first.", missing=True)
-    if hub.current is None:
-        raise Refused(503, "The run has not begun.")
-    if hub.current.recipe["hash"] != said.recipe:
-        raise Refused(409, "This hub runs another recipe.")
-    r = said.round
-    if not (0 <= r.number < 2**63 and 0 <= r.attempt < 2**63):
-        raise Refused(409, _WHY["unknown"])
-    turn = (r.run, r.number, r.attempt, r.hub, said.phase)
-    reply = Reply(packet.ref.sha, asked.body)
-    outcome = hub.box.commit(turn, who, packet.ref.asked, reply)
-    if outcome not in ("accepted", "duplicate"):
-        raise Refused(409, _WHY[outcome])
-    hub.arrived(True)
-    return _json(200, {"outcome": outcome})
-
-
-_WHY = {
-    "late": "No more answers to this are taken.",
-    "answered": "This was answered before, with something else.",
-    "unknown": "You were not asked this.",
-}

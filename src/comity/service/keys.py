@@ -23,6 +23,7 @@ from comity.ledger.folder import complaint, write
 from comity.ledger.keys import SideSecret
 
 ROOT, DAYS = 32, 825
+SHOWN = "COMITY_CLIENT_CERT"
 _PRIVATE = 0o600
 
 
@@ -152,18 +153,36 @@ def certificate_der(pem: str) -> bytes:
         raise ConfigError("A certificate must be PEM. Got something else. Name the file that holds it.") from None
 
 
+def expires(pem: str) -> float:
+    """When the first certificate of a PEM file expires, seconds since 1970.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    return x509.load_der_x509_certificate(certificate_der(pem)).not_valid_after_utc.timestamp()
+
+
 def trusting(certificate: str = "") -> ssl.SSLContext:
-    """TLS for a client.
+    """TLS for a client; where a hub asks for a certificate, that in the file named by COMITY_CLIENT_CERT is shown.
 
     Args:
         certificate: PEM of the one certificate that is trusted, its host name checked as ever; "" for those that the
             system trusts (or SSL_CERT_FILE).
+
+    Raises:
+        ConfigError: the file does not hold a certificate and its key, PEM.
     """
-    if not certificate:
-        return ssl.create_default_context()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(cadata=certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if certificate else ssl.create_default_context()
+    if certificate:
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(cadata=certificate)
+    if shown := os.environ.get(SHOWN):
+        try:
+            context.load_cert_chain(shown)
+        except OSError:
+            raise ConfigError(
+                f"{SHOWN} must name a PEM file with a certificate and its key, open to this user. Got {shown!r:.100}."
+            ) from None
     return context
 
 

@@ -13,6 +13,7 @@ gives the same. A secret is in no row, no message and no repr.
 import os
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import sqlalchemy as sa
 
 from comity.channels.identity import signed
 from comity.core.checks import word
-from comity.core.errors import ConfigError, nearest
+from comity.core.errors import ComityError, ConfigError, nearest
 from comity.service.database import Database
 from comity.service.invitations import Invitation
 from comity.service.parties import (
@@ -48,7 +49,7 @@ from comity.service.parties import (
 from comity.service.signatures import WINDOW, Request, SignatureRefused, Signed, claimed, verify
 
 HEARD = 5.0
-"""Seconds within which a party that is heard again is not written down again."""
+"""Seconds between the times at which it is written down who was heard: all of them at once."""
 
 
 class Registry:
@@ -70,6 +71,7 @@ class Registry:
         self.db = db
         self._clock = clock
         self._heard: dict[str, float] = {}
+        self._written = -HEARD
 
     @classmethod
     def open(cls, where: str | Path, *, clock: Callable[[], float] = time.time) -> "Registry":
@@ -251,13 +253,18 @@ class Registry:
             db.execute(NONCES.insert(), row | {"until": said.created + WINDOW})
 
     def seen(self, name: str) -> None:
-        """Note that a party was heard."""
-        now = self._clock()
-        if abs(now - self._heard.get(name, -HEARD)) < HEARD:
-            return
-        self._heard[name] = now
-        with self.db.writing() as db:
-            db.execute(PARTIES.update().where(P.name == name), {"last_seen": now})
+        """Note that a party was heard; it is written down within some seconds."""
+        self._heard[name] = now = self._clock()
+        if abs(now - self._written) >= HEARD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write down who was heard."""
+        heard, self._heard, self._written = self._heard, {}, self._clock()
+        if heard:
+            rows = [{"who": name, "last_seen": now} for name, now in heard.items()]
+            with self.db.writing() as db:
+                db.execute(PARTIES.update().where(P.name == sa.bindparam("who")), rows)
 
     def audit(self) -> list[tuple[float, str, str, str]]:
         """What was done: (seconds since 1970, what, to whom, sha256 of the key or ""), in its order."""
@@ -267,6 +274,8 @@ class Registry:
 
     def close(self) -> None:
         """Let go of the database."""
+        with suppress(ComityError):
+            self.flush()
         self.db.close()
 
     def __enter__(self) -> "Registry":

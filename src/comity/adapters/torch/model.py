@@ -387,7 +387,7 @@ class TorchModel:
             "probabilities": described(self.probabilities) if callable(self.probabilities) else self.probabilities,
             "batch": self.batch,
             "epochs": self.epochs,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
         }
 
 

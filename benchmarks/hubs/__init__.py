@@ -1,0 +1,1 @@
+"""What benchmarks/network.py starts: hubs, sites and others, as processes."""

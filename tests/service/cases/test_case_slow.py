@@ -1,0 +1,216 @@
+"""Cases 1, 22, 23 and 29: lines that are slow, silent or many."""
+
+import importlib
+import math
+import random
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+
+import comity as co
+
+made, carry, proxies = map(importlib.import_module, ("actors", "carry", "proxies"))
+
+
+def held(place: tuple[str, int], data: bytes, every: float, most: float) -> float:
+    """Seconds until the hub hangs up on somebody who sends a byte every so often."""
+    began = time.monotonic()
+    with socket.create_connection(place, timeout=every) as line:
+        sent = 0
+        while time.monotonic() - began < most:
+            try:
+                if sent < len(data):
+                    line.sendall(data[sent : sent + 1])
+                    sent += 1
+                if not line.recv(4096):
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /v1/health HTTP/1.1\r\nHost: x\r\nX-Slow: " + b"x" * 200])
+def test_22_who_says_nothing_or_a_byte_at_a_time_is_hung_up_on(hub, data, monkeypatch):
+    """At the limit, here a second; others are served meanwhile."""
+    monkeypatch.setattr("comity.service.hub.SILENCE", 1.0)
+    host, port = hub.url.removeprefix("http://").split(":")
+    took: list[float] = []
+    slow = threading.Thread(target=lambda: took.append(held((host, int(port)), data, 0.1, 12.0)))
+    slow.start()
+    hub.ask("ada")
+    assert hub.say("ada", hub.poll("ada")).status == 200
+    assert hub.wait() == ["ada"]
+    slow.join(15)
+    assert took[0] < 8.0
+
+
+def test_22_a_line_that_is_half_open_holds_up_nobody(hub):
+    """Its poll stays open at the hub, which cannot know; a new poll of the same site gets what is asked (case 9)."""
+    with co.testing.Relay(hub.url.removeprefix("http://")) as relay:
+        dead = hub.line("ada")
+        dead.url, stopped = f"http://{relay.place}", importlib.import_module("comity.service.client").Stopped
+
+        def asks() -> None:
+            with pytest.raises(stopped):
+                dead.ask("GET", "/v1/tasks?run=run&wait=20", wait=20)
+
+        old = threading.Thread(target=asks)
+        old.start()
+        time.sleep(0.3)
+        relay.pause()
+        hub.ask("ada")
+        began = time.monotonic()
+        task = hub.poll("ada")
+        assert time.monotonic() - began < 1.0
+        assert hub.say("ada", task).status == 200
+        dead.stop.set()
+        relay.cut()
+        old.join(10)
+    assert hub.wait() == ["ada"]
+
+
+def over(tmp_path: Any, link: co.Link, work: str, rounds: int, **more: Any) -> float:
+    """Seconds of a run over such a link, for all sites together."""
+    port = proxies.free_port()
+    began = time.monotonic()
+    with co.testing.Relay(f"127.0.0.1:{port}", link) as relay:
+        carry.through(tmp_path, f"http://{relay.place}", port, work, rounds, **more)
+        assert relay.up > 0 < relay.down
+    return time.monotonic() - began
+
+
+@pytest.mark.slow
+def test_23_a_slow_and_lossy_line(tmp_path):
+    """300 ms there and back, 2 % lost, 1 Mbit/s: a run ends, the same to the bit."""
+    assert over(tmp_path, co.Link(1e6, 1e6, delay=0.3, loss=0.02), "fedavg", 1) > 1.0
+
+
+@pytest.mark.slow
+def test_23_and_large_bodies(tmp_path):
+    over(tmp_path, co.Link(10e6, 10e6, delay=0.3, loss=0.001), "wide", 2)
+
+
+def test_23_who_still_sends_is_not_dropped(hub):
+    """A deadline is extended while bytes arrive, within a chunk too: here 0.6 s, and the upload takes longer."""
+    import os
+    from hashlib import sha256
+
+    data = os.urandom(200_000)
+    hub.ask("ada", "bob", seconds=0.6)
+    task = hub.poll("ada")
+    with co.testing.Relay(hub.url.removeprefix("http://"), co.Link(1e6, math.inf)) as relay:
+        line = hub.line("ada")
+        line.url = f"http://{relay.place}"
+        began = time.monotonic()
+        line.send(sha256(data).hexdigest(), data)
+        assert time.monotonic() - began > 1.2
+        line.close()
+    assert hub.say("ada", task).status == 200
+    assert "ada" in hub.wait()
+
+
+def test_1_sites_come_back_spread_out():
+    """Each waits longer after each try, 30 s at most, and no two alike."""
+    waits: list[float] = []
+
+    class Stop:
+        def wait(self, seconds: float) -> bool:
+            waits.append(seconds)
+            return False
+
+    random.seed(3)
+    for tries in range(1, 21):
+        for _ in range(50):
+            line: Any = importlib.import_module("comity.service.client").Client("http://x", "ada", made.secret("ada"))
+            line.stop = Stop()
+            line._rest(tries)
+    late = sorted(waits[-50:])
+    assert max(waits) <= 30.0
+    assert late[0] >= 15.0
+    assert late[-1] - late[0] > 10.0
+    assert len(set(late)) == 50
+    assert waits[0] < 0.2
+
+
+@pytest.mark.slow
+def test_29_a_thousand_polls(tmp_path):
+    """All wait; all are woken and answered, in seconds."""
+    import asyncio
+
+    import httpx
+
+    from comity.core.parts import Until
+    from comity.service import packets
+    from comity.service.client import Client
+
+    hostile = importlib.import_module("test_network_hostile")
+    names = [f"p{i:04}" for i in range(1000)]
+    keys = {name: made.secret(name).public_key() for name in names}
+    urls: list[str] = []
+    network = co.Network("127.0.0.1:0", tmp_path, identity=made.HUB, parties=keys, tell=urls.append, linger=0.0)
+    engine: Any = network.connect([], None)  # type: ignore[arg-type]
+    base = importlib.import_module("dataclasses").replace(hostile.BASE, roster=1000, asked=1000, expected=1000.0)
+    engine.begin(base, {"hash": hostile.RECIPE})
+    asked_at, answered = [0.0], []
+
+    def message(to: str) -> Any:
+        question = hostile.Contribution("question", {"x": 1})
+        return hostile.Envelope(base.to(to), "contribute", "hub", hostile.RECIPE, question)
+
+    def asks() -> None:
+        asked_at[0] = time.monotonic()
+        answered.extend(engine.ask(names, message, Until(1000, 60.0)))
+
+    async def one(line: httpx.AsyncClient, name: str, waiting: Any) -> float:
+        me, path = Client(urls[0], name, made.secret(name)), "/v1/tasks?run=run&wait=25"
+        headers = me._signed("GET", path, b"", {})
+        waiting.release()
+        got = await line.get(urls[0] + path, headers=headers)
+        came = time.monotonic()
+        task = packets.read(got.content)
+        body = hostile.encode(hostile.Contribution("said", {"x": 1}))
+        said = hostile.Envelope(
+            task.said.round, "contribute", name, task.said.recipe, hostile.Contribution("said", None)
+        )
+        head, ref = packets.header(said, body, asked=task.ref.sha)
+        data = packets.joined(head, ref, body)
+        more = me._signed("POST", "/v1/reply", data, {})
+        assert (await line.post(urls[0] + "/v1/reply", content=data, headers=more)).status_code == 200
+        return came
+
+    async def all_of_them() -> list[float]:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        waiting = asyncio.Semaphore(0)
+        async with httpx.AsyncClient(timeout=60.0, limits=limits, trust_env=False) as line:
+            polls = [asyncio.create_task(one(line, name, waiting)) for name in names]
+            for _ in names:
+                await waiting.acquire()
+            await asyncio.sleep(3.0)
+            threading.Thread(target=asks).start()
+            return await asyncio.gather(*polls)
+
+    try:
+        woken = max(asyncio.run(all_of_them())) - asked_at[0]
+        took = time.monotonic() - asked_at[0]
+        print(f"woken in {woken:.2f} s, answered in {took:.2f} s")
+        assert len(answered) == 1000 or _within(lambda: len(answered) == 1000)
+        assert took < 15.0
+    finally:
+        engine.close()
+
+
+def _within(done: Any, seconds: float = 10.0) -> bool:
+    ends = time.monotonic() + seconds
+    while not done() and time.monotonic() < ends:
+        time.sleep(0.05)
+    return bool(done())
+
+
+def test_23_a_far_line(tmp_path):
+    """60 ms there and back, 1 % lost."""
+    over(tmp_path, co.Link(20e6, 20e6, delay=0.06, loss=0.01), "fedavg", 1)

@@ -244,22 +244,53 @@ def options(command: Any) -> set[str]:
     }
 
 
+def missing(group: Any, text: str, name: str = "comity") -> list[str]:
+    """What a manual lacks of the commands of a group and of those below them, or has too much."""
+    level = "#" * (len(name.split()) + 1)
+    sections = dict(re.findall(rf"^{level} {name} ([\w-]+)\n(.*?)(?=^{level} |\Z)", text, re.M | re.S))
+    wrong = [f"{name} {other}" for other in sorted(set(sections) ^ set(group.commands))]
+    for other in sorted(set(sections) & set(group.commands)):
+        command, own = group.commands[other], re.split(r"^#", sections[other], maxsplit=1, flags=re.M)[0]
+        named = set(re.findall(r"`(--[a-z-]+)`", own))
+        wrong += [f"{name} {other} {option}" for option in sorted(named ^ options(command))]
+        wrong += missing(command, sections[other], f"{name} {other}") if hasattr(command, "commands") else []
+    return wrong
+
+
 def test_every_command_and_option_is_in_the_manual() -> None:
     text = MANUAL.read_text("utf-8")
     group: Any = typer.main.get_command(commands.app)
-    sections = dict(re.findall(r"^## comity (\w+)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
-    assert set(sections) == set(group.commands)
-    for name, command in group.commands.items():
-        named = set(re.findall(r"`(--[a-z-]+)`", sections[name]))
-        assert named == options(command), f"docs/reference/commands.md, comity {name}"
+    assert not missing(group, text)
     assert options(group) == {"--version", "--traceback"}
     assert all(f"`{o}`" in text.split("## ")[0] for o in options(group))
 
 
-def test_help_of_each_command(run: Any) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("## comity page", "## comity pages", ["comity page", "comity pages"]),
+        ("### comity hub prune", "### comity hub prunes", ["comity hub prune", "comity hub prunes"]),
+        ("| `--dry-run` |", "| `--dry` |", ["comity hub prune --dry", "comity hub prune --dry-run"]),
+        ("| `--salt` |", "| salt |", ["comity compare --salt"]),
+    ],
+)
+def test_what_the_manual_lacks_is_told(old: str, new: str, said: list[str]) -> None:
+    text = MANUAL.read_text("utf-8")
+    assert text.count(old) == 1
     group: Any = typer.main.get_command(commands.app)
-    assert len(group.commands) >= 7
-    for name in group.commands:
-        ended = run(name, "--help")
+    assert missing(group, text.replace(old, new)) == said
+
+
+def named(group: Any) -> list[list[str]]:
+    """The words of each command, and of those below it."""
+    below = {name: named(command) if hasattr(command, "commands") else [] for name, command in group.commands.items()}
+    return [words for name in below for words in [[name], *([name, *rest] for rest in below[name])]]
+
+
+def test_help_of_each_command(run: Any) -> None:
+    found = named(typer.main.get_command(commands.app))
+    assert ["hub", "restore"] in found
+    for words in found:
+        ended = run(*words, "--help")
         assert ended.code == 0
-        assert f"comity {name}" in ended.out
+        assert f"comity {' '.join(words)}" in ended.out

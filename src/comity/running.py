@@ -106,6 +106,8 @@ class Running:
         find = self.charging.guarded(find)
         self.sites = Sites(find, self.parts, secret.side, saved.drawer, Plans(chosen(self.ledger), self._planned))
         connected = engine.connect(roster, self.sites)
+        if saved.store is not None and (kept := getattr(connected, "kept", None)):
+            kept(str(saved.store.folder.absolute()))
         if begin := getattr(connected, "begin", None):
             begin(base, recipe(fed))
         if declared := getattr(connected, "people", None):  # far away, each says of itself what it spends

@@ -19,7 +19,7 @@ public_parts = importlib.import_module("public_parts").public_parts
 Mother = importlib.import_module("mother").Mother
 
 FEW, MANY = 1, 10
-ENGINES = {"Local", "Network", "Ray"}
+ENGINES = {"Local", "Network", "Ray", "Simulated"}
 """All of them run with the first; what becomes of lost actors is tried in tests/engines, of killed hubs and sites in
 tests/service."""
 SECRET = {"CKKS", "DiscreteGaussian", "Laplace", "RandomisedResponse"}

@@ -49,8 +49,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "runs" / "digits" / "recipe.json").exists()
 
 
-def test_the_readme_shows_two_commands_that_exist() -> None:
+def test_the_readme_shows_three_commands_that_exist() -> None:
     commands = [line.split("#")[0].split() for line in "".join(blocks("sh")).splitlines() if line.strip()]
-    assert commands == [["make", "demo"], ["make", "test"]]
+    assert commands == [["make", "demo"], ["make", "test"], ["make", "hub-demo"]]
     rules = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(re.search(rf"^{target}:", rules, re.M) for _, target in commands)

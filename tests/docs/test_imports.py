@@ -44,7 +44,7 @@ LIBRARIES = {
     "polars": ("data/",),
     "narwhals": ("data/",),
     "sqlalchemy": ("ledger/", "service/"),
-    "cryptography": ("ledger/keys", "ledger/stream", "channels/", "service/keys"),
+    "cryptography": ("ledger/keys", "ledger/stream", "channels/", "service/keys", "service/peers"),
     "dp_accounting": ("privacy/accountants",),
     "tenseal": ("channels/ckks",),
     "httpx": ("channels/remote", "service/"),

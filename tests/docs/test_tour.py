@@ -87,8 +87,9 @@ def test_the_worked_example_of_the_guide_is_what_comity_computes() -> None:
 
 
 def commands(text: str) -> list[str]:
-    """The lines of shell blocks, and what stands inline, that begin with comity."""
+    """The lines of shell blocks, those typed in sessions, and what stands inline, that begin with comity."""
     shell = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)).splitlines()
+    shell += re.findall(r"^\$ (.*)", "\n".join(re.findall(r"^```console\n(.*?)^```", text, re.M | re.S)), re.M)
     inline = re.findall(r"(?<!`)`(comity [a-z][^`]*)`(?!`)", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
     return [re.split(r" [#>]", line)[0].strip() for line in [*shell, *inline] if line.startswith("comity ")]
 
@@ -96,7 +97,9 @@ def commands(text: str) -> list[str]:
 def complaints(line: str) -> list[str]:
     """What the command does not know: itself, an option, an argument too many, an option without its value."""
     known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    _, name, *rest = shlex.split(line)
+    _, name, *rest = shlex.split(line.removesuffix("&"))
+    if rest and hasattr(known.get(name), "commands"):
+        known, name, rest = known[name].commands, rest[0], rest[1:]
     if name not in known:
         return [f"no command {name}"]
     params = known[name].params
@@ -123,7 +126,28 @@ def test_commands_that_are_shown_exist(page: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["comity comparee", "comity compare t.csv --tarrget y", "comity compare t.csv --target", "comity show a b"],
+    [
+        *("comity comparee", "comity compare t.csv --tarrget y", "comity compare t.csv --target", "comity show a b"),
+        *("comity compare t.csv --target y --hub", "comity hub inviet hub ada", "comity hub init hub --hosst h"),
+        *("comity hub approve hub ada eve", "comity hub prune hub --days"),
+    ],
 )
 def test_commands_that_do_not_exist_are_told(line: str) -> None:
     assert len(complaints(line)) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "comity compare basel.csv --target y --hub https://hub.example:8443 --identity basel.key",
+        *("comity hub init hub --host localhost --name Hub", "comity hub approve hub ada --key 12ab", "comity hub"),
+        *("comity serve hub a.py b.py --minimum 2 --once", "comity page --identity ada.key --no-open &"),
+    ],
+)
+def test_commands_that_exist_are_not(line: str) -> None:
+    assert not complaints(line)
+
+
+def test_commands_are_found_in_shells_sessions_and_lines() -> None:
+    text = "```sh\ncomity demo > x\n```\n`comity hub` and\n```console\n$ comity show r  # it\nsaid comity\n```\n"
+    assert sorted(commands(text)) == ["comity demo", "comity hub", "comity show r"]

@@ -41,6 +41,7 @@ PROVED = {
     "laws/test_once.py::test_the_laws_of_transforms_hold": ("Once",),
     "laws/test_parts_channels.py::test_the_laws_hold": ("Plain",),
     "equivalence/test_engines.py::test_the_laws_of_engines_hold": ("Local",),
+    "engines/test_simulated.py::test_the_laws_of_engines_hold": ("Simulated",),
     "engines/test_ray.py::test_the_laws_of_engines": ("Ray",),
     "laws/test_sparse.py::test_the_laws_of_transforms_hold": ("Sparse",),
     "laws/test_compress.py::test_the_laws_of_transforms_hold": ("Quantize", "Half", "QSGD", "Deflate", "TopK"),

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from typing import Any
 import numpy as np
 
 import comity as co
+from comity.core.contribution import Contribution
 from comity.core.wire import encode_tree
 from comity.ledger.keys import SideSecret
 from comity.methods.ditto import Ditto
 from comity.service.joining import Pinned
+from comity.service.registry import Registry
+from comity.service.station import Station
 
 HERE = Path(__file__)
 ENV = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -29,6 +33,8 @@ NAMES = ("ada", "bob", "cyd")
 RNG = np.random.default_rng(4)
 DATA = {n: (RNG.normal(size=(12, 3)).astype("float32"), RNG.integers(0, 2, 12)) for n in NAMES}
 MODEL = co.Linear(3, 2, rate=0.3, batch=4)
+LARGE = co.Linear(40_000, 2, rate=0.01, batch=4)
+NUMBERS = {"ada": 1.0, "bob": 4.0, "cyd": 10.0}
 
 
 def secret(name: str) -> SideSecret:
@@ -54,15 +60,51 @@ def memory() -> co.Collaboration:
     return co.Collaboration(co.FedAvg(MODEL), transforms=[co.TopK(0.4, feedback=True)], seed=3, evaluate=co.every(4))
 
 
+def large() -> co.Collaboration:
+    """What is asked and answered lies in files beside the database."""
+    return co.Collaboration(co.FedAvg(LARGE), seed=3, evaluate=False)
+
+
+def late() -> co.Collaboration:
+    """One of them is slower than the deadline: each of its answers counts in a later round."""
+    after: Any = {"late": "next", "deadline": 0.1, "quorum": 0.6}
+    return co.Collaboration(co.FedAvg(MODEL), evaluate=False, seed=1, **after)
+
+
 def trainer(name: str) -> Any:
     return co.Trainer(MODEL, DATA[name])
+
+
+def large_trainer(name: str) -> Any:
+    rng = np.random.default_rng(sum(name.encode()))
+    return co.Trainer(LARGE, (rng.normal(size=(4, 40_000)).astype("float32"), np.array([0, 1, 0, 1])))
 
 
 def ditto(name: str) -> Any:
     return Ditto(MODEL, DATA[name], strength=0.1)
 
 
-WORKS = {"fedavg": (fedavg, trainer), "masked": (masked, trainer), "memory": (memory, ditto)}
+@dataclass(frozen=True)
+class Says:
+    """Sends one number; whoever is slow takes a while for it."""
+
+    number: float
+    seconds: float
+
+    def contribute(self, shared: Any, local: Any, round: Any, secret: Any) -> tuple[Contribution, Any]:
+        time.sleep(self.seconds)
+        value = {k: np.full_like(v, self.number) for k, v in shared.value.items()}
+        return Contribution("delta", value, 1.0), {"said": local.get("said", 0) + 1}
+
+
+def says(name: str) -> Says:
+    return Says(NUMBERS[name], 0.35 if name == "cyd" else 0.01)
+
+
+WORKS: dict[str, Any] = {
+    "fedavg": (fedavg, trainer), "masked": (masked, trainer), "memory": (memory, ditto), "late": (late, says),
+    "large": (large, large_trainer),
+}  # fmt: skip
 
 
 def local(work: str, rounds: int) -> Any:
@@ -85,12 +127,34 @@ def hub(order: dict[str, Any]) -> None:
     folder, make = Path(order["folder"]), WORKS[order["work"]][0]
     engine = network(folder, order["port"])
     run = make().run(rounds=order["rounds"], folder=folder / "run", engine=engine)
-    counted = [
-        (e.facts["round"], e.facts["asked"], e.facts["accepted"].tolist()) for e in run.ledger if e.kind == "round"
-    ]
-    (folder / "done.tmp").write_text(
-        json.dumps({"bits": bits(run.state), "counted": counted, "up": run.ledger.bytes_up})
-    )
+    say(folder, run)
+
+
+def station(order: dict[str, Any]) -> None:
+    """One process of a hub on PostgreSQL: it serves, and carries the run when its turn comes."""
+    folder, make = Path(order["folder"]), WORKS[order["work"]][0]
+    with Registry.open(order["database"]) as registry:
+        given: Any = {"identity": HUB, "parties": registry, "url": order["url"]}
+        settings = co.Network(f"127.0.0.1:{order['port']}", folder / "hub", **given)
+        with Station(settings) as one, one.holding(folder / "run"):
+            if not (folder / "done").exists():
+                engine: Any = one.carrying(folder=folder / "run")
+                say(folder, make().run(rounds=order["rounds"], folder=folder / "run", engine=engine))
+            time.sleep(3600)  # until it is killed
+
+
+def say(folder: Path, run: Any) -> None:
+    """What came of it."""
+    rounds = [e.facts for e in run.ledger if e.kind == "round"]
+    said = {
+        "bits": bits(run.state),
+        "counted": [[f["round"], f["asked"], f["accepted"].tolist()] for f in rounds],
+        "late": [f["late"]["round"].tolist() if "late" in f else [] for f in rounds],
+        "up": run.ledger.bytes_up,
+        "bias": float(run.shared["0.bias"][0]),
+        "refused": len(run.ledger.refused),
+    }
+    (folder / "done.tmp").write_text(json.dumps(said))
     (folder / "done.tmp").rename(folder / "done")
 
 
@@ -167,6 +231,10 @@ def main() -> None:
     import comity.service.site
 
     assert all((comity.ledger.mailbox, comity.service.network, comity.service.site, httpx, starlette.routing, uvicorn))
+    with suppress(ImportError):
+        import sqlalchemy.dialects.postgresql.psycopg
+
+        assert sqlalchemy.dialects.postgresql.psycopg
     local("masked", 1)
     print("ready", flush=True)
     for line in sys.stdin:
@@ -177,12 +245,11 @@ def main() -> None:
         code = 1
         try:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(
-                os.open(f"{order['folder']}/{order.get('name', 'hub')}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2
-            )
+            log = f"{order['folder']}/{order.get('name') or order.get('hub', 'hub')}.log"
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
             os.dup2(2, 1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            (site if "name" in order else hub)(order)
+            (site if "name" in order else station if "database" in order else hub)(order)
             code = 0
         except BaseException:  # noqa: BLE001  it is read in the log
             import traceback

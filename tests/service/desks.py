@@ -40,6 +40,10 @@ class Line:
     replies: list[packets.Packet] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def secret(self) -> Any:
+        return made.secret(self.name)
+
     def ask(self, method: str, path: str, body: bytes = b"", **_: Any) -> Answer:
         route, _, query = path.partition("?")
         params = dict(p.split("=") for p in query.split("&") if p)

@@ -19,7 +19,7 @@ from comity.service import agreeing
 from comity.service.database import Database
 from comity.service.doors import Known
 from comity.service.hub import Refused
-from comity.service.runs import SCHEMA, Runs
+from comity.service.runs import SCHEMA, Offering, Runs
 from comity.service.runsecret import said
 
 sys.path.append(str(Path(__file__).parent))
@@ -42,7 +42,7 @@ def hub(tmp_path: Path) -> Iterator[Any]:
     runs = Runs(db)
     recipe = co.recipe(made.fedavg())
     facts = {"title": "", "about": {}, "folder": str(tmp_path / "run"), "minimum": 2}
-    runs.offer("r1", recipe=recipe, invited=["ada", "bob"], **facts)
+    runs.offer("r1", Offering(recipe=recipe, invited=["ada", "bob"], **facts))
     yield SimpleNamespace(runs=runs, doors=Known(made.KEYS), off=_off, recipe=recipe["hash"])
     db.close()
 
@@ -148,10 +148,10 @@ def test_a_ledger_is_shown_from_any_entry_on(hub, tmp_path):
 
 def test_a_ledger_that_is_not_there_yet_is_empty(hub, tmp_path):
     facts = {"title": "", "recipe": {"hash": "ab"}, "about": {}, "minimum": 1, "invited": ["ada"]}
-    hub.runs.offer("r2", folder=str(tmp_path / "no"), **facts)
+    hub.runs.offer("r2", Offering(folder=str(tmp_path / "no"), **facts))
     assert send(hub, agreeing.ledger, b"", run="r2") == {"at": "0" * 64, "entries": [], "more": False}
     assert send(hub, agreeing.ledger, b"", run="r2", after="3")[0] == 404
-    hub.runs.offer("r3", folder="", **facts)
+    hub.runs.offer("r3", Offering(**facts))
     assert send(hub, agreeing.ledger, b"", run="r3")[0] == 404
 
 

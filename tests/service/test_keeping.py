@@ -26,7 +26,7 @@ from comity.service.database import Database
 from comity.service.keeping import MANIFEST, backup, restore
 from comity.service.registry import Registry
 from comity.service.retention import prune
-from comity.service.runs import Runs
+from comity.service.runs import Offering, Runs
 from comity.service.settings import HubSettings
 
 DATA = np.eye(4, dtype="float32"), np.array([0, 0, 1, 1])
@@ -205,7 +205,7 @@ def test_runs_that_ended_long_ago_keep_their_ledger_alone(hub: Path) -> None:
     made = {"title": "", "about": {}, "minimum": 1, "invited": ["ada"], "recipe": {"hash": "ab"}}
     for name in ("old", "new", "live"):
         run = fed().run(rounds=2, folder=hub / "runs" / name)
-        runs.offer(name, folder=str(hub / "runs" / name), **made)
+        runs.offer(name, Offering(folder=str(hub / "runs" / name), **made))
     runs.become("old", "over")
     Runs(db, clock=lambda: 100 * 86400.0).become("new", "over")
     now = {"clock": lambda: 101 * 86400.0}
@@ -247,7 +247,7 @@ def test_the_commands(hub: Path, tmp_path: Path) -> None:
     assert "nothing" in said("prune", hub, "--days", "30")
     db, runs = runs_of(hub)
     made = {"title": "", "about": {}, "minimum": 1, "invited": ["ada"], "recipe": {"hash": "ab"}}
-    runs.offer("one", folder=str(hub / "runs" / "one"), **made)
+    runs.offer("one", Offering(folder=str(hub / "runs" / "one"), **made))
     runs.become("one", "over")
     db.close()
     assert f"would go   {hub / 'runs' / 'one'}" in said("prune", hub, "--days", "30", "--dry-run")

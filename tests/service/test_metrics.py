@@ -21,7 +21,7 @@ from comity.service import metrics, versions
 from comity.service.logs import Log, caller, redacted, taken_over
 from comity.service.metrics import TOKEN, Watched
 from comity.service.registry import Registry
-from comity.service.runs import Runs
+from comity.service.runs import Offering, Runs
 from comity.service.settings import HubSettings
 
 DATA = np.eye(4, dtype="float32"), np.array([0, 0, 1, 1])
@@ -37,7 +37,7 @@ def watched(tmp_path: Path) -> Any:
     registry, runs = Registry(db), Runs(db)
     for name in ("ada", "bob"):
         registry.invite(name, bytes(32))
-    runs.offer("r1", folder=str(tmp_path / "run"), **LIVE)
+    runs.offer("r1", Offering(folder=str(tmp_path / "run"), **LIVE))
     yield Watched(settings, registry, runs, lambda run: [SimpleNamespace(state="open", since=5.0)], lambda: 7)
     db.close()
 

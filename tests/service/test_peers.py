@@ -13,7 +13,7 @@ import comity as co
 from comity.ledger.keys import SideSecret
 from comity.service.client import Client
 from comity.service.mail import KEPT, Letter, Letters
-from comity.service.peers import SealedMail, peer
+from comity.service.peers import SealedMail, Session, peer
 from comity.service.station import Station
 
 sys.path.append(str(Path(__file__).parent))
@@ -48,11 +48,11 @@ def apart(station: Any, folder: Path, rounds: int = ROUNDS, *, peers: Any = None
     out: dict[str, Any] = {}
 
     def one(name: str) -> None:
-        more = {"identity": made.secret(name), "session": "spring", "folder": folder / name}
+        more = {"identity": made.secret(name), "folder": folder / name}
         try:
             known = (peers or {}).get(name, made.KEYS)
             to = made.pinned(station.url, name)
-            out[name] = peer(fed(), to, person(name), peers=known, rounds=rounds, **more)
+            out[name] = peer(fed(), to, person(name), session=Session("spring", known, rounds), **more)
         except Exception as error:  # noqa: BLE001  it is looked at
             out[name] = error
 
@@ -92,7 +92,7 @@ def test_the_hub_holds_no_word_of_what_is_said(station: Any, tmp_path: Path) -> 
 def mail(station: Any, name: str, folder: Path, secret: Any = None, session: str = "spring") -> SealedMail:
     line = Client(station.url, name, made.secret(name), "")
     identity = secret or made.secret(name)
-    return SealedMail(line, session, identity=identity, peers=made.KEYS, folder=folder / name)
+    return SealedMail(line, Session(session, made.KEYS, 1), identity=identity, folder=folder / name)
 
 
 def pair(station: Any, folder: Path) -> tuple[SealedMail, SealedMail]:
@@ -216,7 +216,8 @@ def test_letters_go_when_their_receiver_has_gone_on(station: Any) -> None:
 
 
 def test_too_much_mail_for_one_receiver_is_refused(station: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comity.service.mail.MOST", 10)
+    monkeypatch.setattr("comity.service.mail.PAIR", 10)
+    monkeypatch.setattr("comity.service.mail.ROW", 0)
     letters = Letters(station.db)
     assert letters.put(Letter("s", "ada", "bob", 0), b"12345678")
     assert not letters.put(Letter("s", "ada", "bob", 1), b"123")
@@ -228,13 +229,15 @@ def test_too_much_mail_for_one_receiver_is_refused(station: Any, monkeypatch: py
     [
         ({"select": co.sample(2)}, "must make each peer its own hub. Got Sample"),
         ({"channel": Hiding()}, "A peer sees what each neighbour sends. Hiding hides"),
-        ({"peers": {}}, "must hold 'ada' with this identity's public key"),
+        ({"peers": {"bob": bytes(32)}}, "must hold 'ada' with this identity's public key"),
+        ({"peers": {}}, "names with Ed25519 public keys of 32 bytes"),
+        ({"peers": {"ada": b"short"}}, "names with Ed25519 public keys of 32 bytes"),
         ({"session": ""}, "a word that all peers use"),
     ],
 )
 def test_what_cannot_be_is_refused(parts: Any, said: str, tmp_path: Path) -> None:
-    more = {"identity": made.secret("ada"), "session": parts.pop("session", "s"), "folder": tmp_path, "rounds": 1}
-    known = parts.pop("peers", made.KEYS)
+    known, called = parts.pop("peers", made.KEYS), parts.pop("session", "s")
+    to, more = made.pinned("http://127.0.0.1:9", "ada"), {"identity": made.secret("ada"), "folder": tmp_path}
     given = fed(**parts)
     with pytest.raises(co.ConfigError, match=said):
-        peer(given, made.pinned("http://127.0.0.1:9", "ada"), person("ada"), peers=known, **more)
+        peer(given, to, person("ada"), session=Session(called, known, 1), **more)

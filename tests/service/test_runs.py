@@ -9,7 +9,7 @@ import pytest
 
 import comity as co
 from comity.service.database import Database
-from comity.service.runs import SCHEMA, Runs
+from comity.service.runs import SCHEMA, Offering, Runs
 
 SAID = {"recipe": "ab", "limits": {"rounds": 3}, "spends": [], "time": 1.0, "proof": {"by": "x"}}
 SPEND = {"mechanism": "gaussian", "noise": 1.0}
@@ -25,7 +25,7 @@ def db(request: Any, tmp_path: Path) -> Iterator[Database]:
 
 def offered(runs: Runs, run: str = "r", **more: Any) -> Any:
     settings = {"title": "t", "recipe": {"hash": "ab"}, "about": {"a": 1}, "folder": "f", "minimum": 2}
-    return runs.offer(run, **{**settings, "invited": ["bob", "ada"], **more})
+    return runs.offer(run, Offering(**{**settings, "invited": ["bob", "ada"], **more}))
 
 
 def test_a_run_is_offered_started_and_over(db):

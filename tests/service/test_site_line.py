@@ -164,9 +164,9 @@ def test_another_thread_ends_a_poll(door, line):
 def test_another_thread_ends_a_site(door, tmp_path):
     """And its folder is free again."""
     door.answers = [(20, *GOOD[1:])]
-    for call in ("join", "take_part"):
+    for _ in range(2):
         stop = threading.Event()
-        thread = threading.Thread(target=_site, args=(call, door.url, tmp_path, stop))
+        thread = threading.Thread(target=_site, args=(door.url, tmp_path, stop))
         thread.start()
         time.sleep(0.2)
         assert thread.is_alive()
@@ -176,12 +176,9 @@ def test_another_thread_ends_a_site(door, tmp_path):
     assert not [t for t in threading.enumerate() if t.name == "comity stop"]
 
 
-def _site(call: str, url: str, folder: Path, stop: threading.Event) -> None:
-    to, fed, more = made.pinned(url, "ada"), made.fedavg(), {"identity": made.secret("ada"), "folder": folder}
-    if call == "join":
-        co.join(fed, to, made.trainer("ada"), stop=stop, **more)
-    else:
-        take_part(One(Taken(fed, made.trainer("ada"))), to, stop=stop, **more)
+def _site(url: str, folder: Path, stop: threading.Event) -> None:
+    agenda, to = One(Taken(made.fedavg(), made.trainer("ada"))), made.pinned(url, "ada")
+    take_part(agenda, to, identity=made.secret("ada"), folder=folder, stop=stop)
 
 
 def test_what_is_no_offer_is_refused(door, tmp_path):

@@ -84,7 +84,7 @@ def approve(
         party = registry.party(name)
         if key is not None and party is not None and (party.key is None or not same_fingerprint(key, party.key)):
             raise ConfigError(f"The key of {name} must be the one named. It is another. Ask {name}, by telephone.")
-        typer.echo(_line(registry.approve(name)))
+        typer.echo(_line(registry.approve(name, party.key if party is not None else None)))
 
 
 @hub.command()

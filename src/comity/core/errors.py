@@ -80,8 +80,8 @@ class WireError(ComityError):
 class BudgetExceeded(ComityError):
     """The next spend would pass the privacy budget; it was not made.
 
-    Nothing was released after it. Each attempt at a round is charged by itself, so earlier attempts at this round may have
-    been charged and released; their spends stand in the ledger. The state of the last closed round is kept.
+    Nothing was released after it. Each attempt at a round is charged by itself, so earlier attempts at this round may
+    have been charged and released; their spends stand in the ledger. The state of the last closed round is kept.
     """
 
 

@@ -34,6 +34,10 @@ class Turn(NamedTuple):
 class Post(Protocol):
     """Keeps questions and answers. Whatever a method returned is durable."""
 
+    def kept(self, folder: str) -> None:
+        """Where the run's ledger lies, said before it begins: those who take part may fetch it."""
+        ...
+
     def begin(self, base: Round, recipe: Mapping[str, Any]) -> Sequence[str]:
         """A run begins, or goes on: who takes part, the same at every call for this run."""
         ...
@@ -118,6 +122,10 @@ class Carried:
     names: list[str]
     people: dict[str, Declared] = field(default_factory=dict)
     patient: ClassVar[bool] = True
+
+    def kept(self, folder: str) -> None:
+        """Where the run's ledger lies."""
+        self.post.kept(folder)
 
     def begin(self, base: Round, recipe: Mapping[str, Any]) -> None:
         """A run begins, or goes on."""

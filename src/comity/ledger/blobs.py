@@ -4,13 +4,17 @@
     up/<party>/<sha256>           what a party has sent, whole and verified
     up/<party>/<sha256>.part      what has arrived of it; its length is the truth
 
-A party is named by the sha256 of its name. Nobody sees, or spoils, what another sends.
+A party is named by the sha256 of its name. Nobody sees, or spoils, what another sends. `objects` keeps them elsewhere.
 """
 
 import os
+import re
+import time
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 from comity.core.errors import LedgerError
 from comity.ledger import folder as files
@@ -18,6 +22,9 @@ from comity.ledger import folder as files
 PIECE = 2**20
 PARTS = 4
 """How many uploads of one party may be unfinished."""
+DAY = 86_400.0
+"""Seconds after which nobody goes on with an unfinished upload."""
+WHOLE = re.compile(r"[0-9a-f]{64}")
 
 
 class Offset(Exception):
@@ -30,6 +37,53 @@ class Offset(Exception):
     def __init__(self, at: int) -> None:
         super().__init__(f"There are {at} bytes.")
         self.at = at
+
+
+class StoreAway(OSError):
+    """A store of large bodies that does not answer now. What it was given is there; ask again."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class Bodies(Protocol):
+    """Where the large bodies of a hub lie: `Blobs`, and `Objects`, which may raise `StoreAway` everywhere."""
+
+    def give(self, sha: str, data: bytes) -> None:
+        """Keep what is to be fetched."""
+        ...
+
+    def given(self, sha: str) -> Path | None:
+        """A file of it."""
+        ...
+
+    def offset(self, party: str, sha: str) -> int:
+        """How many bytes of an upload are there."""
+        ...
+
+    def add(self, party: str, sha: str, offset: int, total: int, data: bytes) -> int:
+        """The next bytes of an upload."""
+        ...
+
+    def size(self, party: str, sha: str) -> int | None:
+        """The bytes of what a party has sent; None where it is not whole."""
+        ...
+
+    def sent(self, party: str, sha: str) -> bytes | None:
+        """What a party has sent; None where it is not whole."""
+        ...
+
+    def tidy(self, party: str, counted: Collection[str]) -> None:
+        """Of what a party sent whole and no answer of it names, keep a few."""
+        ...
+
+    def forget(self, gone: set[str]) -> None:
+        """Remove what nobody needs any more, whoever sent it."""
+        ...
+
+    def sweep(self, needed: Callable[[], set[str]], *, alone: bool) -> int:
+        """Remove what a hub that was killed left behind."""
+        ...
 
 
 class Blobs:
@@ -63,7 +117,7 @@ class Blobs:
 
     def offset(self, party: str, sha: str) -> int:
         """How many bytes of an upload are there."""
-        here = self._place(party)
+        here = self.place(party)
         for path in (here / sha, here / f"{sha}.part"):
             with suppress(FileNotFoundError):
                 return path.stat().st_size
@@ -86,7 +140,7 @@ class Blobs:
             Offset: they do not follow what is there.
             LedgerError: the whole is not what its sha256 says: it begins anew.
         """
-        here = self._place(party)
+        here = self.place(party)
         if (here / sha).exists():
             return total
         at = self.offset(party, sha)
@@ -105,13 +159,27 @@ class Blobs:
 
     def size(self, party: str, sha: str) -> int | None:
         """The bytes of what a party has sent; None where it is not whole."""
-        path = self._place(party) / sha
-        return path.stat().st_size if path.is_file() else None
+        path = self.place(party) / sha
+        with suppress(FileNotFoundError):
+            os.utime(path)  # an answer is about to name it: no other process sweeps it away
+            return path.stat().st_size
+        return None
 
     def sent(self, party: str, sha: str) -> bytes | None:
         """What a party has sent; None where it is not whole."""
-        path = self._place(party) / sha
+        path = self.place(party) / sha
         return path.read_bytes() if path.is_file() else None
+
+    def tidy(self, party: str, counted: Collection[str]) -> None:
+        """Of what a party sent whole and no answer of it names, keep the newest few: else it could fill the disk.
+
+        Args:
+            party: whose.
+            counted: the sha256 of what its answers name.
+        """
+        whole = [p for p in self.place(party).glob("*") if WHOLE.fullmatch(p.name) and p.name not in counted]
+        for path in sorted(whole, key=_written)[: 1 - PARTS]:
+            path.unlink(missing_ok=True)
 
     def forget(self, gone: set[str]) -> None:
         """Remove what nobody needs any more, whoever sent it."""
@@ -122,7 +190,26 @@ class Blobs:
                 if path.name in gone:
                     path.unlink(missing_ok=True)
 
-    def _place(self, party: str) -> Path:
+    def sweep(self, needed: Callable[[], set[str]], *, alone: bool) -> int:
+        """Remove what a hub that was killed left behind: bodies that no row names, and parts older than a day.
+
+        Args:
+            needed: the sha256 of all bodies that rows name; asked after the files were looked at.
+            alone: does no other process receive here? Otherwise what is younger than a day stays, since it may be on
+                its way.
+
+        Returns:
+            How many files were removed.
+        """
+        found = [path for path in (*self.down.iterdir(), *self.up.glob("*/*")) if _orphan(path, alone)]
+        kept = needed()
+        gone = [path for path in found if path.name not in kept and _orphan(path, alone)]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        return len(gone)
+
+    def place(self, party: str) -> Path:
+        """The folder of what a party has sent."""
         return self.up / sha256(party.encode()).hexdigest()[:32]
 
     def _room(self, here: Path) -> None:
@@ -142,3 +229,20 @@ class Blobs:
             raise LedgerError("An upload must be what its sha256 says. It is not. Send it again from the beginning.")
         part.replace(whole)
         files.sync(whole.parent)
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _orphan(path: Path, alone: bool) -> bool:
+    """May nobody be about to use it, if no row names it?"""
+    if alone and path.suffix != ".part":
+        return True
+    try:
+        return time.time() - path.stat().st_mtime > DAY
+    except FileNotFoundError:
+        return False

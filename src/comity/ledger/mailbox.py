@@ -58,6 +58,9 @@ _REPLIES = (
     sa.select(_C.seq, _C.reply).where(*_TURN, _C.seq > sa.bindparam("after"), _C.reply.is_not(None)).order_by(_C.seq)
 )
 _KNOWN = sa.select(_C.member, _C.asked).where(*_TURN)
+_NEEDED = sa.select(_C.asked, _C.answered).where(
+    sa.or_(_C.state == "open", sa.and_(_C.state == "done", _C.reply.is_not(None)))
+)
 
 
 class Rows(Protocol):
@@ -168,7 +171,7 @@ class Mailbox:
                 db.execute(_TASKS.insert(), new)
                 _keep(db, bodies)
                 self._db.announce(db, TASK)
-        return gone
+        return gone - {q.asked for q in questions}  # the same body may be asked again
 
     def waiting(self, run: str, member: str) -> tuple[str, bytes, bytes] | None:
         """What a member is asked in a run, and has not answered.
@@ -200,11 +203,22 @@ class Mailbox:
         with self._db.reading() as db:
             return db.execute(mine).first() is not None
 
+    def answers(self, member: str) -> set[str]:
+        """The sha256 of what a member answered, as far as it is kept."""
+        mine = sa.select(_C.answered).where(_C.member == member, _C.state == "done", _C.reply.is_not(None))
+        with self._db.reading() as db:
+            return {sha for sha in db.scalars(mine) if sha}
+
     def may_read(self, member: str, sha: str) -> bool:
         """Is a member asked something with this body, and has not answered?"""
         mine = sa.select(_C.id).where(_C.member == member, _C.state == "open", _C.asked == sha).limit(1)
         with self._db.reading() as db:
             return db.execute(mine).one_or_none() is not None
+
+    def needed(self) -> set[str]:
+        """The sha256 of all bodies that somebody is asked, or answered and that are not counted yet."""
+        with self._db.reading() as db:
+            return {sha for row in db.execute(_NEEDED) for sha in row if sha}
 
     def state(self, turn: Sequence[Any], member: str) -> str | None:
         """ "open", "done" or "shut"; None where there is no such question."""
@@ -282,9 +296,7 @@ def _let_go(db: sa.Connection, run: str, before: int, keep: Collection[tuple[int
 
 def _unused(db: sa.Connection, here: set[str]) -> set[str]:
     """Which of these bodies nobody needs; they are removed."""
-    alive = _C.state == "open", sa.and_(_C.state == "done", _C.reply.is_not(None))
-    rows = db.execute(sa.select(_C.asked, _C.answered).where(sa.or_(*alive)))
-    gone = here - {sha for row in rows for sha in row if sha}
+    gone = here - {sha for row in db.execute(_NEEDED) for sha in row if sha}
     if gone:
         db.execute(_BODIES.delete().where(_BODIES.c.sha256 == sa.bindparam("s")), [{"s": sha} for sha in gone])
     return gone

@@ -152,6 +152,10 @@ class Site:
         if shared.kind == "question":
             shared = from_tree(_fresh(told["shared"]))  # type: ignore[index, call-overload]
             shared, local = self._unpack(shared, asked.round, local)
+        if (shared.kind == "score") != (asked.phase == "score"):
+            raise ContributionError(f"A question must be of its phase, '{asked.phase:.20}'. Got another kind of it.")
+        if asked.phase == "score" and self.parts.channel.reveals != "each" and not _is_sealed(asked.body):
+            raise ContributionError("Scores must be sealed where the channel hides what is sent. They were not to be.")
         return Work(self.participant, shared, _own(local, self._mine), asked.round, self.secret), local
 
     def _given(

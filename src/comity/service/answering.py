@@ -83,7 +83,7 @@ class Answering:
         self.said = self._saying(self._since())
         self._charging = Charging(self._fed.parts, {self.name: person})
         self.meter = Meter(taken.limits, self._charging, self.name, diary=self.diary, since=self.said["time"])
-        self.watch = Watch(client, identity, self.place, offer.run, self.agreed, spends=bool(self.spends))
+        self.watch = Watch(client, self.place, offer.run, self.agreed, spends=bool(self.spends))
         self._drawer: Drawer | None = None
         self.over = False
 
@@ -211,11 +211,16 @@ class Answering:
             return Laid(head, known.ref, body or f.read())
 
     def _new(self, packet: packets.Packet) -> Laid:
-        body = packet.body
+        body, which = packet.body, Asked.of(packet.said)
+        if body is None and which not in self.diary.notes:
+            try:
+                self.meter.check_bytes(packet.ref.size)
+            except ContributionError as error:
+                return self._refused(packet.said, packet, error)
         if body is None:
             body = self.client.fetch(packet.ref.sha, packet.ref.size, self.place)
         asked, drawer = packets.opened(packet.said, body), self.drawer
-        which, size = Asked.of(asked), len(packet.header) + packet.ref.size
+        size = len(packet.header) + packet.ref.size
         known = self.diary.known(which, packet.ref.sha)
         if known == "other" or (known == "past" and not self._pends(asked)):
             return self._refused(asked, packet, ContributionError(_OTHER if known == "other" else _OLD))

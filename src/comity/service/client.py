@@ -102,8 +102,7 @@ class Client:
             ConfigError: the hub does not know this party, or its certificate is not trusted.
             Stopped: `stop` was set.
         """
-        tries = skewed = 0
-        ends = time.monotonic() + patience
+        tries, skewed, ends = 0, False, time.monotonic() + patience
         while True:
             if self.stop.is_set():
                 raise Stopped
@@ -116,16 +115,9 @@ class Client:
                 if time.monotonic() - began > HELD and not isinstance(error, self._httpx.ConnectTimeout):
                     tries = 0
             if got is not None and got.status == 401:
-                now = got.told.get("now")
-                if isinstance(now, int) and not skewed:
-                    self._clock, skewed = now - time.time(), 1
-                    continue
-                if isinstance(now, int):
-                    raise ConfigError(
-                        f"The clock of this machine must be right. It is {time.time() - now:+.0f} s from the hub's. "
-                        "Set it."
-                    )
-                raise ConfigError(f"The hub must know '{self.name}' by its key. It refused. Ask its operator.")
+                self._corrected(got, skewed)
+                skewed = True
+                continue
             if got is not None and got.status == 426:
                 raise ConfigError(_versions(got.told))
             if got is not None and (got.status not in AGAIN and not 300 <= got.status < 400):
@@ -134,6 +126,17 @@ class Client:
                 return Answer(503, b"")
             tries += 1
             self._rest(tries, 0.0 if got is None else got.after)
+
+    def _corrected(self, got: Answer, before: bool) -> None:
+        """Take the hub's time, once; whoever is refused otherwise is not known."""
+        now = got.told.get("now")
+        if not isinstance(now, int):
+            raise ConfigError(f"The hub must know '{self.name}' by its key. It refused. Ask its operator.")
+        if before:
+            raise ConfigError(
+                f"The clock of this machine must be right. It is {time.time() - now:+.0f} s from the hub's. Set it."
+            )
+        self._clock = now - time.time()
 
     def fetch(self, sha: str, size: int, folder: Path) -> bytes:
         """A body by its sha256; what was fetched before a cut is not fetched again.

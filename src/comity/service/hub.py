@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from comity.core.errors import ComityError, WireError
-from comity.ledger.blobs import Blobs
+from comity.ledger.blobs import Bodies
 from comity.ledger.mailbox import Mailbox
 from comity.service import packets
 from comity.service.database import Database
@@ -72,7 +72,7 @@ class Hub:
             each request, where that is this machine.
     """
 
-    def __init__(self, db: Database, blobs: Blobs, identity: Any, *, doors: Doors, most: int, url: str = "") -> None:
+    def __init__(self, db: Database, blobs: Bodies, identity: Any, *, doors: Doors, most: int, url: str = "") -> None:
         """Nothing is open yet."""
         self.db, self.blobs, self.identity, self.doors, self.most, self.url = db, blobs, identity, doors, most, url
         self.box, self.runs = Mailbox(db), Runs(db)
@@ -307,8 +307,8 @@ async def _verified(hub: Hub, request: Any, most: int, once: bool) -> Asked:
     if not most:
         return Asked((await hub.off(lambda: hub.doors.admit(asked, write=once))).keyid, b"", request)
     who = claimed(asked).keyid
-    if await hub.off(hub.doors.key_of, who) is None:  # before a stranger's body is read; in as much time as another's
-        verify(asked, None, now=time.time())
+    key = await hub.off(hub.doors.key_of, who)
+    verify(asked, key, now=time.time(), whole=False)  # before a stranger's body is read, or counts as a party's
     size = _size(request, most)
     with hub.carrying(who, size):
         body = await _body(request, most, lambda: hub.arrived(False))

@@ -20,8 +20,13 @@ from comity.core.errors import ConfigError
 from comity.service.database import Database
 from comity.service.hub import answer_bytes, answer_json
 
-PIECE, KEPT, MOST = 2**22, 2, 2**31
-"""Bytes of a piece; rounds for which letters stay; bytes that may wait for one receiver."""
+PIECE, KEPT = 2**22, 2
+"""Bytes of a piece; rounds for which letters stay."""
+PAIR, SENDER, ROW = 2**29, 2**32, 512
+"""Bytes that may wait of one sender for one receiver, and of one sender for all; what each piece counts beside its own:
+nobody fills the room of another."""
+LOOKS = 16
+"""Looks of one party at once."""
 LOOK, WAIT = 1.0, 25.0
 _SCHEMA = sa.MetaData()
 _MAIL = sa.Table(
@@ -90,8 +95,12 @@ class Letters:
         with self.db.writing() as db:
             if db.scalar(sa.select(_C.pieces).where(*_of(at), _C.piece == at.piece)) is not None:
                 return True
-            waits = db.scalar(sa.select(sa.func.sum(sa.func.length(_C.data))).where(_C.receiver == at.receiver)) or 0
-            if waits + len(data) > MOST:
+            size = sa.func.coalesce(sa.func.sum(sa.func.length(_C.data) + ROW), 0)
+            waits = dict(
+                db.execute(sa.select(_C.receiver, size).where(_C.sender == at.sender).group_by(_C.receiver)).all()
+            )
+            more = len(data) + ROW
+            if waits.get(at.receiver, 0) + more > PAIR or sum(waits.values()) + more > SENDER:
                 return False
             db.execute(_MAIL.insert(), row | {"piece": at.piece, "pieces": at.pieces, "data": data})
         return True
@@ -136,6 +145,7 @@ class MailRoutes:
         """Nobody waits."""
         self.letters, self.known = letters, known
         self._came: dict[str, asyncio.Event] = {}
+        self._looks: dict[str, int] = {}
 
     @property
     def routes(self) -> list[tuple[str, str, Any, int]]:
@@ -166,6 +176,18 @@ class MailRoutes:
         session, number, senders = said.get("session", ""), _number(said.get("round", "")), said.getlist("from")
         if number is None or not session or not 0 < len(senders) <= 1000:
             return answer_json(422, {"reason": "Say the session, the round and from whom."})
+        if self._looks.get(asked.who, 0) >= LOOKS:
+            return answer_json(503, {"reason": "Too many looks at once. Try again."})
+        self._looks[asked.who] = self._looks.get(asked.who, 0) + 1
+        try:
+            return await self._found(hub, asked, session, number, senders)
+        finally:
+            self._looks[asked.who] -= 1
+            if not self._looks[asked.who]:
+                del self._looks[asked.who]
+
+    async def _found(self, hub: Any, asked: Any, session: str, number: int, senders: Sequence[str]) -> Any:
+        said = asked.request.query_params
         await hub.off(self.letters.used, session, asked.who, number)
         ends = time.monotonic() + min(WAIT, float(_number(said.get("wait", "")) or 0))
         event = self._event(asked.who)

@@ -56,8 +56,6 @@ def opened(settings: HubSettings, log: Log, tell: Callable[[str], None] | None =
     Raises:
         ConfigError: the folder is in use, the port is taken, or the database must be migrated.
     """
-    if settings.blobs:
-        raise ConfigError("'blobs' in hub.toml must be empty: large bodies lie in the hub's folder. Leave it out.")
     registry = Registry.open(settings.database or settings.folder)
     with closing(registry.db):
         versions.check(registry.db)

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from comity.channels.identity import KEY, agreed, signed, usable
-from comity.core.checks import part, path, text, whole
+from comity.core.checks import part, path, refusal, text, whole
 from comity.core.errors import ChannelError, ConfigError, WireError
 from comity.core.parts import Participant, Secret
 from comity.core.rng import digest
@@ -37,32 +37,53 @@ PROTOCOL = "comity peers 1"
 NONCE, HELLO = 12, -1
 
 
+@dataclass(frozen=True)
+class Session:
+    """What peers agree on before they begin.
+
+    Attributes:
+        name: a word of their own, used once.
+        peers: name to Ed25519 public key, 32 bytes, of all peers: not from the hub, or the hub could stand between any
+            two of them. Their order is that of the ring.
+        rounds: closed rounds at the end.
+
+    Raises:
+        ConfigError: a name that is none, a key of another length, or rounds < 0.
+    """
+
+    name: str
+    peers: Mapping[str, bytes]
+    rounds: int
+
+    def __post_init__(self) -> None:
+        text("name", "Session", self.name, what="a word that all peers use")
+        object.__setattr__(self, "rounds", whole("rounds", "Session", self.rounds))
+        keys = isinstance(self.peers, Mapping) and self.peers
+        if not keys or not all(isinstance(key, bytes) and len(key) == KEY for key in self.peers.values()):
+            raise refusal("peers", "Session", "names with Ed25519 public keys of 32 bytes", self.peers)
+
+
 def peer(
     fed: Any,
     to: Pinned,
     participant: Participant,
     *,
     identity: Secret,
-    peers: Mapping[str, bytes],
-    session: str,
-    rounds: int,
+    session: Session,
     folder: str | Path,
 ) -> Any:
     """Take part among peers who hear each other directly: the hub carries sealed letters, and learns nothing.
 
     Each peer runs its own rounds over what its neighbours send it, as in one process with the same selection, and to
-    the same bits. All begin with the same collaboration, session and rounds, in any order and at any time; a peer that
-    was killed goes on when it is run again.
+    the same bits. All begin with the same collaboration and session, in any order and at any time; a peer that was
+    killed goes on when it is run again.
 
     Args:
         fed: the collaboration, as the others have it; its participants are not looked at.
         to: whom this party joined: `Pinned.read(identity)`.
         participant: this party's own, with its data.
         identity: this party's secret.
-        peers: name to Ed25519 public key, 32 bytes, of all peers, this one included: not from the hub, or the hub
-            could stand between any two of them. Their order is that of the ring.
-        session: what all peers call this run: a word of their own, used once.
-        rounds: closed rounds at the end.
+        session: what all peers agreed on.
         folder: where this peer keeps its run and the key of this session.
 
     Returns:
@@ -80,22 +101,22 @@ def peer(
         >>> model = co.Linear(inputs=2, classes=2)
         >>> fed, site = co.Collaboration(co.FedAvg(model)), co.Trainer(model, ([[0, 1]], [1]))
         >>> try:
-        ...     peer(fed, hub, site, identity=me, peers={}, session="spring", rounds=3, folder="here")
+        ...     peer(fed, hub, site, identity=me, session=Session("spring", {"ada": me.public_key()}, 3), folder="here")
         ... except co.ConfigError as error:
         ...     print(str(error)[:52])
-        The 'select' must make each peer its own hub. Got ev
+        The 'select' must make each peer its own hub. Got Ev
     """
     part("fed", "peer", fed, ("replace()", "described()", "parts"), "a co.Collaboration")
     part("to", "peer", to, ("url", "name", "certificate"), "Pinned.read(identity)")
-    text("session", "peer", session, what="a word that all peers use")
-    where, rounds = path("folder", "peer", folder), whole("rounds", "peer", rounds)
-    _check(fed, to.name, identity, peers)
+    part("session", "peer", session, ("name", "peers", "rounds"), "Session(name, peers, rounds)")
+    where = path("folder", "peer", folder)
+    _check(fed, to.name, identity, session.peers)
     mine = fed.replace(participants={to.name: participant})
     client = Client(to.url.rstrip("/"), to.name, identity, to.certificate)
     try:
-        mail = SealedMail(client, session, identity=identity, peers=dict(peers), folder=where)
-        engine: Any = Peers(to.name, tuple(peers), mail, fed.select)
-        return mine.run(rounds, folder=where / "run", engine=engine)
+        mail = SealedMail(client, session, identity=identity, folder=where)
+        engine: Any = Peers(to.name, tuple(session.peers), mail, fed.select)
+        return mine.run(session.rounds, folder=where / "run", engine=engine)
     finally:
         client.close()
 
@@ -118,16 +139,14 @@ class SealedMail:
 
     Attributes:
         client: the line.
-        session: what all peers call the run.
+        session: what the peers agreed on.
         identity: of this peer.
-        peers: name to Ed25519 public key.
         folder: where the key of this session lies.
     """
 
     client: Client
-    session: str
+    session: Session
     identity: Secret = field(repr=False, kw_only=True)
-    peers: Mapping[str, bytes] = field(kw_only=True)
     folder: Path = field(kw_only=True)
     _known: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
     _greeted: set[str] = field(default_factory=set, init=False, repr=False)
@@ -142,7 +161,7 @@ class SealedMail:
         """Whose letters are there."""
         for name in senders:
             self._greet(name)  # who only sends to me waits for it
-        asked = [("session", self.session), ("round", str(number)), *(("from", name) for name in senders)]
+        asked = [("session", self.session.name), ("round", str(number)), *(("from", name) for name in senders)]
         wait = int(min(LOOK, max(0.0, seconds)))
         got = self.client.ask("GET", f"/v1/mail?{urlencode([*asked, ('wait', str(wait))])}", wait=wait)
         found = got.told.get("there", [])
@@ -161,12 +180,12 @@ class SealedMail:
             raise WireError(f"A letter must be sealed by {sender} for this peer and round. It is not.") from None
 
     def _statement(self, number: int, sender: str, receiver: str) -> bytes:
-        return digest(PROTOCOL, "letter", self.session, str(number), sender, receiver)
+        return digest(PROTOCOL, "letter", self.session.name, str(number), sender, receiver)
 
     def _key(self, other: str, said: bytes) -> bytes:
         if other not in self._known:
             self._known[other] = self._met(other)
-        return agreed(self._private, self._known[other], digest(PROTOCOL, self.session), said)
+        return agreed(self._private, self._known[other], digest(PROTOCOL, self.session.name), said)
 
     @property
     def _private(self) -> X25519PrivateKey:
@@ -183,7 +202,7 @@ class SealedMail:
             pass
         said = self._get(other, HELLO)
         key, by = said[:KEY], said[KEY:]
-        if not signed(self.peers[other], by, self._hello(other, key)) or not usable(key):
+        if not signed(self.session.peers[other], by, self._hello(other, key)) or not usable(key):
             raise ChannelError(
                 f"The key of {other} must be signed by the identity that was given for it. It is not: the hub, or "
                 "somebody else, stands between. Compare the fingerprints with each other, not by this network."
@@ -197,12 +216,12 @@ class SealedMail:
             self._put(other, HELLO, mine + self.identity.sign(self._hello(self.client.name, mine)))
 
     def _hello(self, name: str, key: bytes) -> bytes:
-        return digest(PROTOCOL, "hello", self.session, name, key.hex())
+        return digest(PROTOCOL, "hello", self.session.name, name, key.hex())
 
     def _put(self, to: str, number: int, data: bytes) -> None:
         pieces = range(0, max(1, len(data)), PIECE)
         for i, at in enumerate(pieces):
-            place = {"session": self.session, "to": to, "round": number, "piece": i, "pieces": len(pieces)}
+            place = {"session": self.session.name, "to": to, "round": number, "piece": i, "pieces": len(pieces)}
             got = self.client.ask("POST", "/v1/mail", json.dumps(place).encode() + b"\n" + data[at : at + PIECE])
             if got.status != 200:
                 raise ChannelError(f"The hub must take a letter to {to}. It said: {got.told.get('reason', got.status)}")
@@ -210,7 +229,7 @@ class SealedMail:
     def _get(self, sender: str, number: int) -> bytes:
         data, piece, pieces = bytearray(), 0, 1
         while piece < pieces:
-            asked = {"session": self.session, "round": str(number), "from": sender, "piece": str(piece)}
+            asked = {"session": self.session.name, "round": str(number), "from": sender, "piece": str(piece)}
             got = self.client.ask("GET", f"/v1/letter?{urlencode(asked)}")
             if got.status != 200 or not got.body:
                 raise WireError(f"The letter of {sender} must be there whole. It is not.")

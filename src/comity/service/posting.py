@@ -14,11 +14,12 @@ from comity.core.parts import Spend
 from comity.core.round import Round
 from comity.core.wire import encode
 from comity.engines.network import LOOK, Declared, Turn
+from comity.ledger.blobs import StoreAway
 from comity.ledger.mailbox import Question
 from comity.service import packets
 from comity.service.database import Away
 from comity.service.hub import Hub
-from comity.service.runs import RunRow, State
+from comity.service.runs import Offering, RunRow, State
 
 Given = TypeVar("Given")
 _NOTHING = (None, b"", packets.Ref("", 0, ""))
@@ -90,6 +91,11 @@ class Desk:
         self._end: State | None = None
         self._last: tuple[Contribution | None, bytes, packets.Ref] = _NOTHING
 
+    def kept(self, folder: str) -> None:
+        """Here lies the ledger, where nothing else was said."""
+        if not self._work.folder:
+            self._work = replace(self._work, folder=folder)
+
     def begin(self, base: Round, recipe: Mapping[str, Any]) -> Sequence[str]:
         """Offer the run, wait for those who agree to it, and pin who takes part."""
         self._run, self._hash = base.run, str(recipe["hash"])
@@ -114,8 +120,8 @@ class Desk:
         if not invited and work.minimum == 0:
             raise ConfigError("A run needs parties. Got none that is approved. Invite some, and approve them.")
         minimum = max(1, len(invited) if not work.minimum else work.minimum)
-        given = {"title": work.title, "recipe": recipe, "about": dict(work.about), "folder": work.folder}
-        return self._surely(lambda: self._hub.runs.offer(self._run, **given, minimum=minimum, invited=invited))  # type: ignore[arg-type]
+        offering = Offering(recipe, invited, work.title, dict(work.about), work.folder, minimum)
+        return self._surely(lambda: self._hub.runs.offer(self._run, offering))
 
     def _ready(self, row: RunRow) -> list[str]:
         """Who takes part, once they are enough."""
@@ -205,7 +211,9 @@ class Desk:
     def _opened(self, data: bytes) -> Envelope:
         """An answer whole; where its body is none, the member failed."""
         packet = packets.read(data)
-        body = packet.body if packet.body is not None else self._hub.blobs.sent(packet.said.sender, packet.ref.sha)
+        body = packet.body
+        if body is None:
+            body = self._surely(self._hub.blobs.sent, packet.said.sender, packet.ref.sha)
         if body is None:
             raise LedgerError("An answer that was taken must have its body. It is missing. Restore it from a copy.")
         try:
@@ -260,12 +268,12 @@ class Desk:
         self._surely(self._hub.runs.become, self._run, state, why)
 
     def _surely(self, do: Callable[..., Given], *given: Any) -> Given:
-        """Do it, however long the database is away."""
+        """Do it, however long the database, or the store of large bodies, is away."""
         said = False
         while True:
             try:
                 return do(*given)
-            except Away as away:
+            except (Away, StoreAway) as away:
                 if not said:
                     sys.stderr.write(f"hub: {away} It is waited for.\n")
                 said = True

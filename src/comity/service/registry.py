@@ -154,13 +154,17 @@ class Registry:
             told(db, now, "enrolled", name, key)
         return self._sure(name)
 
-    def approve(self, name: str) -> Party:
+    def approve(self, name: str, key: bytes | None = None) -> Party:
         """Let a party that waits, or was suspended, take part.
 
+        Args:
+            name: the party's.
+            key: the one that was compared: another one, which came meanwhile, is refused. None for whichever it is.
+
         Raises:
-            ConfigError: there is no such party, or it has no key.
+            ConfigError: there is no such party, it has no key, or another one.
         """
-        return self._become(name, "approved", {"waiting", "suspended"})
+        return self._become(name, "approved", {"waiting", "suspended"}, key)
 
     def suspend(self, name: str) -> Party:
         """Refuse a party until it is approved again.
@@ -182,7 +186,8 @@ class Registry:
         """Put a new key in the place of the old one, which signed it. The same again changes nothing.
 
         Raises:
-            EnrolmentRefused: a signature is wrong, the old key is not the party's, or the new one was used before.
+            EnrolmentRefused: a signature is wrong, the old key is not the party's, the new one was used before, or the
+                party is suspended: whoever took its key would be approved with the next one.
         """
         now, said = self._clock(), rotated(rotation.name, rotation.old, rotation.new)
         if not signed(rotation.old, rotation.by_old, said) or not signed(rotation.new, rotation.by_new, said):
@@ -191,7 +196,7 @@ class Registry:
             party = party_of(db, rotation.name)
             if party is not None and party.key == rotation.new:
                 return party
-            if party is None or party.key != rotation.old or party.status == "removed":
+            if party is None or party.key != rotation.old or party.status in ("removed", "suspended"):
                 raise EnrolmentRefused("unknown")
             if taken(db, rotation.new):
                 raise EnrolmentRefused("key")
@@ -284,13 +289,15 @@ class Registry:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _become(self, name: str, status: Status, before: Collection[str]) -> Party:
+    def _become(self, name: str, status: Status, before: Collection[str], key: bytes | None = None) -> Party:
         now = self._clock()
         with self.db.writing() as db:
             party = party_of(db, name)
             if party is None:
                 hint = nearest(name, db.scalars(sa.select(P.name))) or " Invite it first."
                 raise ConfigError(f"{name!r:.60} must be a party of this hub. There is none.{hint}")
+            if key is not None and party.key is not None and party.key != key:
+                raise ConfigError(f"The key of {name} must be the one that was compared. It is another. Compare again.")
             if party.status == status:
                 return party
             if party.status not in before:

@@ -15,6 +15,8 @@ _WHY = {
 
 async def reply(hub: Hub, asked: Asked) -> Any:
     """Take an answer."""
+    from starlette.concurrency import run_in_threadpool
+
     packet = packets.read(asked.body)
     said, who = packet.said, asked.who
     if (said.sender, said.round.me) != (who, who):
@@ -22,7 +24,7 @@ async def reply(hub: Hub, asked: Asked) -> Any:
     r = said.round
     if not (0 <= r.number < 2**63 and 0 <= r.attempt < 2**63):
         raise Refused(409, _WHY["unknown"])
-    if packet.body is None and hub.blobs.size(who, packet.ref.sha) != packet.ref.size:
+    if packet.body is None and await run_in_threadpool(hub.blobs.size, who, packet.ref.sha) != packet.ref.size:
         raise Refused(409, "Send the body first.", missing=True)
     turn = (r.run, r.number, r.attempt, r.hub, said.phase)
     row = await hub.row(r.run)

@@ -10,7 +10,7 @@ Every method is one transaction and may be repeated; what an operator does is in
 import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
@@ -114,6 +114,27 @@ class Head(NamedTuple):
     proof: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Offering:
+    """What is to be carried, and who may take part.
+
+    Attributes:
+        recipe: what parties agree to.
+        invited: who may agree.
+        title: what people call it.
+        about: what else they are told, JSON.
+        folder: where its ledger lies.
+        minimum: how many must agree, >= 1.
+    """
+
+    recipe: Mapping[str, Any]
+    invited: Sequence[str]
+    title: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = ""
+    minimum: int = 1
+
+
 class Runs:
     """The runs of one hub; its processes and threads may use them at once.
 
@@ -126,8 +147,7 @@ class Runs:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     db = Database.open(folder, SCHEMA)
         ...     runs = Runs(db)
-        ...     more = {"title": "", "about": {}, "folder": ""}
-        ...     row = runs.offer("r1", recipe={"hash": "ab"}, minimum=2, invited=["a", "b"], **more)
+        ...     row = runs.offer("r1", Offering({"hash": "ab"}, ["a", "b"], minimum=2))
         ...     runs.agree("r1", "a", {"recipe": "ab"}), runs.agree("r1", "a", {"recipe": "ab"})
         ...     row.state, runs.start("r1", ["a"]), runs.start("r1", ["a", "b"]), runs.find("r1").state
         ...     db.close()
@@ -141,17 +161,7 @@ class Runs:
         for tables in (PARTIES, SCHEMA):
             db.make(tables)
 
-    def offer(
-        self,
-        run: str,
-        *,
-        title: str,
-        recipe: Mapping[str, Any],
-        about: Mapping[str, Any],
-        folder: str,
-        minimum: int,
-        invited: Sequence[str],
-    ) -> RunRow:
+    def offer(self, run: str, given: Offering) -> RunRow:
         """A run is to be carried.
 
         One that is known goes on as it is; it gathers, or runs, again where it had come to an end. What it is called,
@@ -159,23 +169,18 @@ class Runs:
 
         Args:
             run: its identity, which stands for one recipe.
-            title: what people call it.
-            recipe: what parties agree to.
-            about: what else they are told, JSON.
-            folder: where its ledger lies.
-            minimum: how many must agree, >= 1.
-            invited: who may agree.
+            given: what is offered, and to whom.
         """
-        given = {"title": title, "about": _json(about), "folder": folder, "minimum": minimum}
-        given |= {"invited": _json(sorted(set(invited)))}
+        said = {"title": given.title, "about": _json(given.about), "folder": given.folder, "minimum": given.minimum}
+        said |= {"invited": _json(sorted(set(given.invited)))}
         with self.db.writing() as db:
             found = _found(db, run)
             if found is None:
-                new = {"run": run, "recipe": _json(recipe), "roster": "[]", "state": "gathering", "wish": "go"}
-                db.execute(RUNS.insert(), {**given, **new, "why": "", "begun": self._clock(), "ended": None})
+                new = {"run": run, "recipe": _json(given.recipe), "roster": "[]", "state": "gathering", "wish": "go"}
+                db.execute(RUNS.insert(), {**said, **new, "why": "", "begun": self._clock(), "ended": None})
             else:
                 again = {"state": "running" if found.roster else "gathering", "wish": "go", "why": "", "ended": None}
-                here = {"folder": folder} if found.roster else given
+                here = {"folder": given.folder} if found.roster else said
                 db.execute(RUNS.update().where(R.run == run), here | ({} if found.live else again))
             self.db.announce(db, CHANGED)
         return self._sure(run)

@@ -54,7 +54,7 @@ class Served:
             config = lib.uvicorn.Config(
                 app(hub, routes), log_level="warning", access_log=False, lifespan="off", proxy_headers=False,
                 server_header=False, timeout_graceful_shutdown=1, timeout_keep_alive=75, http=protocol(), ws="none",
-                **tls,
+                log_config=None, **tls,
             )  # fmt: skip
         except BaseException:
             self._door.close()

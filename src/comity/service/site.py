@@ -37,7 +37,6 @@ def join(
     identity: Secret,
     folder: str | Path,
     limits: Limits | None = None,
-    stop: threading.Event | None = None,
 ) -> None:
     """Take part in a hub's run, until it is over.
 
@@ -57,7 +56,8 @@ def join(
         identity: this party's secret: `read_identity(file)`; the hub knows its public key.
         folder: where this site keeps what it must not forget. It must last as long as the run.
         limits: beyond which it does not answer.
-        stop: set by another thread, it ends this call within a second or the work in hand.
+
+    `take_part(One(Taken(fed, participant)), ..., stop=event)` is the same, to be ended by another thread.
 
     Raises:
         ConfigError: the recipe is another one (the difference is said), the hub does not know this party, its
@@ -77,11 +77,7 @@ def join(
         ...     print(str(error)[:42])
         The recipe must be the approved one, 00000
     """
-    if stop is not None:
-        part("stop", "join", stop, ("wait()", "is_set()"), "threading.Event()")
-    one = runner(fed, to, participant, identity=identity, folder=folder, limits=limits)
-    one.watched_by(stop)
-    one.run()
+    runner(fed, to, participant, identity=identity, folder=folder, limits=limits).run()
 
 
 def take_part(
@@ -94,12 +90,14 @@ def take_part(
         to: as of `join`, like the others.
         identity: this party's secret.
         folder: of this site, for all runs.
-        stop: ends it.
+        stop: set by another thread, it ends this call within a second or the work in hand.
 
     Raises:
         ConfigError: as of `join`, or the agenda refuses.
         LedgerError: as of `join`.
     """
+    if stop is not None:
+        part("stop", "take_part", stop, ("wait()", "is_set()"), "threading.Event()")
     one = TakingPart(agenda, to, identity, path("folder", "take_part", folder))
     one.watched_by(stop)
     one.run()

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from comity.core.envelope import Envelope
-from comity.core.errors import ConfigError
-from comity.core.parts import Engine, Roster
+from comity.core.errors import ComityError, ConfigError
+from comity.core.parts import Engine, Roster, Secret
 from comity.engines.network import Carried
+from comity.ledger import copies
 from comity.ledger import folder as files
-from comity.ledger.blobs import Blobs
+from comity.ledger.blobs import Blobs, Bodies, StoreAway
 from comity.service.database import NAME, Database
 from comity.service.hub import Hub
 from comity.service.network import Network
@@ -40,6 +41,7 @@ class Station:
         routes: more of them, see `hub.app`.
         name: the hub's.
         gate: a file of certificates, PEM: only callers with a certificate of theirs get through TLS. "" for all.
+        blobs: URL of a store for large bodies, see `Objects`; "" for the folder.
 
     Attributes:
         db: everything that must not be lost.
@@ -48,7 +50,8 @@ class Station:
         ending: set it, and what is carried ends after the round that is open, to go on another time.
 
     Raises:
-        ConfigError: the folder is in use, the port is taken, or no `url` is set and others than this machine may call.
+        ConfigError: the folder is in use, the port is taken, no `url` is set and others than this machine may call, or
+            the store of large bodies cannot be used.
 
     Example:
         >>> import tempfile
@@ -61,7 +64,9 @@ class Station:
         (['ada'], [])
     """
 
-    def __init__(self, settings: Network, routes: Sequence[Any] = (), *, name: str = "hub", gate: str = "") -> None:
+    def __init__(
+        self, settings: Network, routes: Sequence[Any] = (), *, name: str = "hub", gate: str = "", blobs: str = ""
+    ) -> None:
         """Open the door."""
         self.settings, self.folder, self.ending = settings, Path(settings.folder), False
         self._files = (*settings.files, gate) if gate else settings.files
@@ -73,18 +78,19 @@ class Station:
             )
         self._shut: list[Callable[[], Any]] = []
         try:
-            self._open(settings, routes, name)
+            self._open(settings, routes, name, blobs)
         except BaseException:
             self.close()
             raise
         if settings.tell is not None:
             settings.tell(self._served.at)
 
-    def _open(self, settings: Network, routes: Sequence[Any], name: str) -> None:
+    def _open(self, settings: Network, routes: Sequence[Any], name: str, blobs: str) -> None:
         parties = settings.parties
         self.registry = parties if isinstance(parties, Registry) else None
         shared = self.registry is not None and _shared(self.registry.db, self.folder)
-        if not (shared and self.registry is not None and self.registry.db.url):
+        alone = not (shared and self.registry is not None and self.registry.db.url)
+        if alone:
             lock = files.take(self.folder)  # of a folder; PostgreSQL may have several processes
             self._shut.append(lambda: os.close(lock))
         if shared and self.registry is not None:
@@ -93,10 +99,12 @@ class Station:
             self.db = Database.open(self.folder)
             self._shut.append(self.db.close)
         check(self.db)
-        self.hub = Hub(self.db, Blobs(self.folder), settings.identity, doors=settings.doors, most=settings.most,
+        bodies = _bodies(self.folder, blobs, settings.identity)
+        self.hub = Hub(self.db, bodies, settings.identity, doors=settings.doors, most=settings.most,
                        url=settings.url)  # fmt: skip
         self.hub.name = name
         self._shut.append(self.hub.close)
+        _swept(self.hub, alone)
         self._served = Served(self.hub, settings.bind, self._files, routes)
         self._shut.append(self._served.close)
         if self.db.url:
@@ -122,7 +130,8 @@ class Station:
             named: dict[str, Any] = {"certificate": settings.certificate or "", "key": settings.certificate_key or ""}
             network = Network(f"{at}:{settings.port}", settings.folder, identity=secret, parties=registry, tell=tell,
                               url=settings.url, **named)  # fmt: skip
-            made = cls(network, routes, name=settings.name, gate=str(settings.mutual_tls or ""))
+            made = cls(network, routes, name=settings.name, gate=str(settings.mutual_tls or ""),
+                       blobs=settings.blobs)  # fmt: skip
         except BaseException:
             registry.close()
             raise
@@ -140,7 +149,7 @@ class Station:
         return self.hub.box
 
     @property
-    def blobs(self) -> Blobs:
+    def blobs(self) -> Bodies:
         """Large bodies."""
         return self.hub.blobs
 
@@ -285,13 +294,16 @@ class Once:
         self.station.check()
 
     def let_go(self, run: str, names: Sequence[str]) -> None:
-        """Wait a moment until everybody knows that it is over."""
+        """Wait a moment until everybody knows that it is over, and has signed for the whole ledger."""
         ends = time.monotonic() + self.station.settings.linger
         everybody = {(run, name) for name in names}
         try:
             while time.monotonic() < ends and not self.hub.told.issuperset(everybody):
                 time.sleep(0.02)
-            time.sleep(min(MOMENT, self.station.settings.linger))  # who was told looks at the ledger once more
+            whole = _entries(self.hub, run) if names else 0
+            while time.monotonic() < ends and not _signed(self.hub, run, names, whole):
+                time.sleep(0.02)
+            time.sleep(min(MOMENT, self.station.settings.linger))  # the last answers are on their way
         finally:
             self.station.close()
 
@@ -300,6 +312,43 @@ def once(settings: Network, minimum: int) -> Engine:
     """An engine with a station of its own."""
     engine: Engine = Carried(Desk(Once(Station(settings)), Work(minimum=minimum, kept=False)), [])
     return engine
+
+
+def _entries(hub: Hub, run: str) -> int:
+    """How long the ledger of a run is; 0 where it is not kept, or cannot be read now."""
+    with suppress(ComityError, OSError):
+        row = hub.runs.find(run)
+        if row is not None and row.folder:
+            return len(copies.entries_after(Path(row.folder), 0, 2**31)[1])
+    return 0
+
+
+def _signed(hub: Hub, run: str, names: Sequence[str], whole: int) -> bool:
+    """Has everybody signed for so many entries?"""
+    if not whole:
+        return True
+    try:
+        heads = hub.runs.heads(run)
+    except ComityError:
+        return True
+    return all(name in heads and heads[name].entries >= whole for name in names)
+
+
+def _bodies(folder: Path, url: str, identity: Secret) -> Bodies:
+    """Where large bodies lie."""
+    if not url:
+        return Blobs(folder)
+    from comity.ledger.objects import Objects
+
+    return Objects(folder, url, identity.public_key().hex()[:16])
+
+
+def _swept(hub: Hub, alone: bool) -> None:
+    """What a hub that was killed left behind is removed."""
+    try:
+        hub.blobs.sweep(hub.box.needed, alone=alone)
+    except StoreAway as away:
+        raise ConfigError(f"{away} Check 'blobs' in hub.toml, and who may use it.") from None
 
 
 def nobody(roster: Roster) -> None:

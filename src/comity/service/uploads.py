@@ -27,7 +27,9 @@ async def blob(hub: Hub, asked: Asked) -> Any:
 
 async def offset(hub: Hub, asked: Asked) -> Any:
     """How much of an upload is there."""
-    return answer_json(200, {"offset": hub.blobs.offset(asked.who, _sha(asked))})
+    from starlette.concurrency import run_in_threadpool
+
+    return answer_json(200, {"offset": await run_in_threadpool(hub.blobs.offset, asked.who, _sha(asked))})
 
 
 async def upload(hub: Hub, asked: Asked) -> Any:
@@ -37,6 +39,9 @@ async def upload(hub: Hub, asked: Asked) -> Any:
     sha, (at, total) = _sha(asked), declared(hub, asked.request)
     if not await hub.off(hub.box.asks, asked.who):
         raise Refused(409, "You are not asked anything.")
+    if not at:
+        counted = await hub.off(hub.box.answers, asked.who)
+        await run_in_threadpool(hub.blobs.tidy, asked.who, counted)
     try:
         now = await run_in_threadpool(hub.blobs.add, asked.who, sha, at, total, asked.body)
     except Offset as there:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from comity.core.errors import LedgerError
-from comity.core.parts import Secret
 from comity.ledger import copies
 from comity.ledger import folder as files
 from comity.ledger.record import GENESIS, Entry
@@ -25,8 +24,7 @@ class Watch:
     """Follows the ledger of one run. What is kept was verified.
 
     Args:
-        client: the line.
-        identity: the site's, which signs.
+        client: the line; its secret signs.
         place: of the copy.
         run: which.
         agreed: the recipe that the ledger must begin with.
@@ -37,7 +35,6 @@ class Watch:
     def __init__(
         self,
         client: Client,
-        identity: Secret,
         place: Path,
         run: str,
         agreed: Mapping[str, Any],
@@ -50,7 +47,7 @@ class Watch:
         Raises:
             LedgerError: it is damaged.
         """
-        self._client, self._identity, self._place, self._run = client, identity, place, run
+        self._client, self._place, self._run = client, place, run
         self._agreed, self._spends, self._clock, self._next = agreed, spends, clock, 0.0
         self._charged: set[tuple[int, int]] = set()
         if not (place / copies.RECIPE).exists():
@@ -142,7 +139,7 @@ class Watch:
 
     def _tell(self, patience: float) -> None:
         """Sign how far it was seen, keep that, and tell the hub."""
-        by = said(self._identity, "head", self._run, self._client.name, str(self.count), self.head)
+        by = said(self._client.secret, "head", self._run, self._client.name, str(self.count), self.head)
         rows = {"entries": self.count, "head": self.head, "by": by}
         files.write(self._place / copies.HEAD, json.dumps(rows, sort_keys=True).encode())
         body = json.dumps({"run": self._run, **rows}).encode()

@@ -10,14 +10,14 @@ from comity.testing.channels import check_channel
 from comity.testing.combiners import check_combiner
 from comity.testing.engines import check_engine
 from comity.testing.journals import check_journal
+from comity.testing.linkproxy import LinkProxy
 from comity.testing.methods import check_method
-from comity.testing.relay import Relay
 from comity.testing.secret import FixedSecret, fixed_secret
 from comity.testing.transforms import check_transform
 
 __all__ = [
     "FixedSecret",
-    "Relay",
+    "LinkProxy",
     "check_channel",
     "check_combiner",
     "check_engine",

@@ -78,7 +78,7 @@ def test_24_what_will_not_come_right_is_not_asked_again(hub, status):
 
 def test_24_a_poll_that_is_cut_is_asked_again_at_once(hub, capsys):
     """However often: a proxy that cuts every poll must not make a site fall asleep. Nothing is said of it."""
-    with co.testing.Relay(hub.url.removeprefix("http://"), idle=1.2) as relay:
+    with co.testing.LinkProxy(hub.url.removeprefix("http://"), idle=1.2) as relay:
         line, got = hub.line("ada"), []
         line.url, line.pause = f"http://{relay.place}", 30.0
 
@@ -238,3 +238,32 @@ def test_28_a_portal_in_the_middle_of_a_run(tmp_path):
         middle.rule = lambda came: page(came) if len(middle.came) % 5 == 4 else None
         carry.through(tmp_path, middle.url, port, "wide", 1)
     assert len(middle.came) >= 15
+
+
+def test_25_nginx_before_two_hubs_of_which_one_goes(postgres, tmp_path):
+    """They share a database and take turns; one ends in the middle of the run: nothing is lost, nothing is twice."""
+    shared, stations = importlib.import_module("test_postgres"), importlib.import_module("comity.service.station")
+    url, port = postgres.url(), proxies.free_port()
+    named, places = f"http://127.0.0.1:{port}", [proxies.free_port(), proxies.free_port()]
+
+    def station(at: int, registry: Any) -> Any:
+        settings = {"identity": made.HUB, "parties": registry, "url": named}
+        return stations.Station(co.Network(f"127.0.0.1:{at}", tmp_path / "hub", **settings))
+
+    again = "proxy_next_upstream error timeout http_503 non_idempotent;"
+    with (
+        shared.approved(url) as one,
+        shared.approved(url) as two,
+        proxies.nginx(tmp_path / "nginx", [f"127.0.0.1:{p}" for p in places], port=port, settings=again),
+        station(places[0], one) as ours,
+        station(places[1], two) as theirs,
+    ):
+
+        def strike(event: Any) -> None:
+            if event.kind == "round" and event.round.number == 2:
+                theirs.close()
+
+        with shared.sites(tmp_path, named, "fedavg"):
+            run = shared.carried(ours, tmp_path, "fedavg", 6, strike)
+    assert made.bits(run.state) == made.bits(made.local("fedavg", 6).state)
+    assert (run.ledger.dropped, run.ledger.refused) == ([], [])

@@ -51,7 +51,7 @@ def test_22_who_says_nothing_or_a_byte_at_a_time_is_hung_up_on(hub, data, monkey
 
 def test_22_a_line_that_is_half_open_holds_up_nobody(hub):
     """Its poll stays open at the hub, which cannot know; a new poll of the same site gets what is asked (case 9)."""
-    with co.testing.Relay(hub.url.removeprefix("http://")) as relay:
+    with co.testing.LinkProxy(hub.url.removeprefix("http://")) as relay:
         dead = hub.line("ada")
         dead.url, stopped = f"http://{relay.place}", importlib.import_module("comity.service.client").Stopped
 
@@ -78,7 +78,7 @@ def over(tmp_path: Any, link: co.Link, work: str, rounds: int, **more: Any) -> f
     """Seconds of a run over such a link, for all sites together."""
     port = proxies.free_port()
     began = time.monotonic()
-    with co.testing.Relay(f"127.0.0.1:{port}", link) as relay:
+    with co.testing.LinkProxy(f"127.0.0.1:{port}", link) as relay:
         carry.through(tmp_path, f"http://{relay.place}", port, work, rounds, **more)
         assert relay.up > 0 < relay.down
     return time.monotonic() - began
@@ -103,7 +103,7 @@ def test_23_who_still_sends_is_not_dropped(hub):
     data = os.urandom(200_000)
     hub.ask("ada", "bob", seconds=0.6)
     task = hub.poll("ada")
-    with co.testing.Relay(hub.url.removeprefix("http://"), co.Link(1e6, math.inf)) as relay:
+    with co.testing.LinkProxy(hub.url.removeprefix("http://"), co.Link(1e6, math.inf)) as relay:
         line = hub.line("ada")
         line.url = f"http://{relay.place}"
         began = time.monotonic()
@@ -142,18 +142,19 @@ def test_29_a_thousand_polls(tmp_path):
     """All wait; all are woken and answered, in seconds."""
     import asyncio
 
-    import httpx
-
     from comity.core.parts import Until
     from comity.service import packets
     from comity.service.client import Client
 
     hostile = importlib.import_module("test_network_hostile")
     names = [f"p{i:04}" for i in range(1000)]
-    keys = {name: made.secret(name).public_key() for name in names}
+    secrets = {name: made.secret(name) for name in names}
+    keys = {name: secret.public_key() for name, secret in secrets.items()}
+    body = hostile.encode(hostile.Contribution("said", {"x": 1}))
     urls: list[str] = []
     network = co.Network("127.0.0.1:0", tmp_path, identity=made.HUB, parties=keys, tell=urls.append, linger=0.0)
     engine: Any = network.connect([], None)  # type: ignore[arg-type]
+    place = urls[0].removeprefix("http://")
     base = importlib.import_module("dataclasses").replace(hostile.BASE, roster=1000, asked=1000, expected=1000.0)
     engine.begin(base, {"hash": hostile.RECIPE})
     asked_at, answered = [0.0], []
@@ -166,33 +167,43 @@ def test_29_a_thousand_polls(tmp_path):
         asked_at[0] = time.monotonic()
         answered.extend(engine.ask(names, message, Until(1000, 60.0)))
 
-    async def one(line: httpx.AsyncClient, name: str, waiting: Any) -> float:
-        me, path = Client(urls[0], name, made.secret(name)), "/v1/tasks?run=run&wait=25"
-        headers = me._signed("GET", path, b"", {})
+    async def told(reader: Any) -> bytes:
+        head = await reader.readuntil(b"\r\n\r\n")
+        (size,) = (
+            int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
+        )
+        assert head.startswith(b"HTTP/1.1 200"), head
+        return bytes(await reader.readexactly(size))
+
+    def request(me: Client, method: str, path: str, body: bytes = b"") -> bytes:
+        headers = {**me._signed(method, path, body, {}), "Host": place, "Content-Length": str(len(body))}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items()), "", ""]
+        return "\r\n".join(lines).encode() + body
+
+    async def one(name: str, waiting: Any) -> float:
+        me = Client(urls[0], name, secrets[name])
+        reader, writer = await asyncio.open_connection(*place.split(":"))
+        writer.write(request(me, "GET", "/v1/tasks?run=run&wait=25"))
         waiting.release()
-        got = await line.get(urls[0] + path, headers=headers)
+        task = packets.read(await told(reader))
         came = time.monotonic()
-        task = packets.read(got.content)
-        body = hostile.encode(hostile.Contribution("said", {"x": 1}))
         said = hostile.Envelope(
             task.said.round, "contribute", name, task.said.recipe, hostile.Contribution("said", None)
         )
         head, ref = packets.header(said, body, asked=task.ref.sha)
-        data = packets.joined(head, ref, body)
-        more = me._signed("POST", "/v1/reply", data, {})
-        assert (await line.post(urls[0] + "/v1/reply", content=data, headers=more)).status_code == 200
+        writer.write(request(me, "POST", "/v1/reply", packets.joined(head, ref, body)))
+        await told(reader)
+        writer.close()
         return came
 
     async def all_of_them() -> list[float]:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         waiting = asyncio.Semaphore(0)
-        async with httpx.AsyncClient(timeout=60.0, limits=limits, trust_env=False) as line:
-            polls = [asyncio.create_task(one(line, name, waiting)) for name in names]
-            for _ in names:
-                await waiting.acquire()
-            await asyncio.sleep(3.0)
-            threading.Thread(target=asks).start()
-            return await asyncio.gather(*polls)
+        polls = [asyncio.create_task(one(name, waiting)) for name in names]
+        for _ in names:
+            await waiting.acquire()
+        await asyncio.sleep(3.0)
+        threading.Thread(target=asks).start()
+        return await asyncio.gather(*polls)
 
     try:
         woken = max(asyncio.run(all_of_them())) - asked_at[0]

@@ -17,7 +17,7 @@ from comity.ledger.tables import Generation
 from comity.service.invitations import Invitation
 from comity.service.pages.sessions import Sessions
 from comity.service.registry import Registry
-from comity.service.runs import Runs
+from comity.service.runs import Offering, Runs
 
 HASH = "9f2c41d7" * 8
 NAMES = ("Basel", "Bern", "Lyon", "Zurich")
@@ -66,7 +66,7 @@ class Scene:
         stop = more.pop("stop", None)
         recipe = {**RECIPE, "parts": {**RECIPE["parts"], "stop": stop}}
         given = {"about": {"rounds": 100}, "minimum": len(names), "invited": names, "folder": str(folder), **more}
-        self.runs.offer(run, title=title, recipe=recipe, **given)
+        self.runs.offer(run, Offering(title=title, recipe=recipe, **given))
         self.runs.start(run, sorted(names))
         return folder
 

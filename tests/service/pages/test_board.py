@@ -13,6 +13,7 @@ from comity.ledger.audit import audit
 from comity.service.pages.board import Board, Boards
 from comity.service.pages.budget import Budgets, cap_of, compute
 from comity.service.pages.reading import Readings
+from comity.service.runs import Offering
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_a_changed_entry_is_seen_at_once_and_for_good(scene: Scene, book: Writte
 
 
 def test_no_folder_is_an_empty_page(scene: Scene) -> None:
-    scene.runs.offer("r2", title="", recipe={"hash": "ab"}, about={}, folder="", minimum=2, invited=NAMES)
+    scene.runs.offer("r2", Offering({"hash": "ab"}, NAMES, minimum=2))
     scene.runs.agree("r2", "Bern", {"recipe": "ab"})
     shown = board(scene, "r2")
     assert (shown.closed, shown.total, shown.curve, shown.entries, shown.score) == (0, 0, None, 0, "–")

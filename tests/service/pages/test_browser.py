@@ -13,6 +13,7 @@ from comity.ledger.blobs import Blobs
 from comity.service.hub import Hub
 from comity.service.keys import fingerprint
 from comity.service.pages import pages
+from comity.service.runs import Offering
 from comity.service.serving import Served
 
 pytestmark = [
@@ -170,7 +171,7 @@ def test_an_operator_at_work(hub: Place, browser: Browser, tmp_path: Path) -> No
 def test_it_can_be_read_at_every_width(hub: Place, browser: Browser, tmp_path: Path, width: int, dark: bool) -> None:
     scene = hub.scene
     scene.party("A hospital with a very long name and Donaudampfschifffahrtsgesellschaft", "waiting")
-    scene.runs.offer("r2", title="x" * 200, recipe={"hash": "ab"}, about={}, folder="", minimum=3, invited=NAMES)
+    scene.runs.offer("r2", Offering({"hash": "ab"}, NAMES, "x" * 200, minimum=3))
     browser.size(width, dark=dark)
     enter(browser, hub)
     for path in ("/", "/runs/r1", "/runs/r2", "/runs/r1/entries", "/runs/r1/audit", "/log", "/login", "/runs/none"):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from comity.core.errors import ConfigError
 from comity.service.pages import guard
 from comity.service.pages.guard import Denied
 from comity.service.pages.rendering import static
@@ -35,7 +36,7 @@ def party(approve: bool, site: Site, request: Any, who: Who, fields: Mapping[str
     if approve and fields.get("compared") != "yes":
         raise Denied(400, "Not compared.", "The fingerprint must be compared first. Tick the box when it is the same.")
     site.sessions.note(f"{'approves' if approve else 'denies'} {name}", who)
-    registry.approve(name) if approve else registry.remove(name)
+    registry.approve(name, party.key) if approve else registry.remove(name)
     run = fields.get("back", "")
     return _back(run) if run and site.station.runs.find(run) is not None else "/"
 
@@ -107,5 +108,8 @@ async def signed(site: Site, hub: Any, asked: Any) -> Any:
         role = party.roles[0]
         return role, site.sessions.link(asked.who, role, source="key")
 
-    role, secret = await thread(made)
+    try:
+        role, secret = await thread(made)
+    except ConfigError as error:
+        return answer_json(409, {"reason": str(error)})
     return answer_json(200, {"path": f"/login/{secret}", "role": role})

@@ -24,6 +24,8 @@ from comity.service.registry import Registry
 
 LINK, SESSION = 600.0, 12 * 3600.0
 """Seconds for which a link, and a session, count."""
+OFTEN = 12
+"""Links that one who signs for them gets in that time: each is a row of the audit log for ever."""
 
 SCHEMA = sa.MetaData()
 _FACTS = [("name", sa.Text), ("role", sa.Text), ("source", sa.Text), ("until", sa.Float)]
@@ -95,7 +97,7 @@ class Sessions:
             source: "folder" where whoever asks may use the hub's folder, "key" where a party signed for it.
 
         Raises:
-            ConfigError: no name or role; or it is for a party that is not approved.
+            ConfigError: no name or role; it is for a party that is not approved, or for one that asks too often.
         """
         check_name(name)
         word("role", "a login", role, ROLES)
@@ -106,6 +108,8 @@ class Sessions:
         secret, now = secrets.token_urlsafe(32), self._clock()
         row = {"sha256": _hash(secret), "name": name, "role": role, "source": source, "until": now + LINK}
         with self._db.writing() as db:
+            if source == "key" and _many(db, name, now - LINK):
+                raise ConfigError(f"A login must be asked for at most {OFTEN} times in ten minutes. Use one, or wait.")
             db.execute(LOGINS.delete().where(LOGINS.c.until < now))
             db.execute(SESSIONS.delete().where(SESSIONS.c.until < now))
             db.execute(LOGINS.insert(), row)
@@ -178,6 +182,12 @@ class Sessions:
             return True
         party = self._registry.party(name)
         return party is not None and party.status == "approved" and role in party.roles
+
+
+def _many(db: sa.Connection, name: str, since: float) -> bool:
+    a = AUDIT.c
+    asked = sa.select(sa.func.count()).where(a.name == name, a.time > since, a.what.like("login link as %"))
+    return bool((db.scalar(asked) or 0) >= OFTEN)
 
 
 def same(one: str, other: str) -> bool:

@@ -21,7 +21,7 @@ SEGMENT, WINDOW, RESENT = 1460, 2**20, 0.2
 FREE = Link(math.inf, math.inf)
 
 
-class Relay:
+class LinkProxy:
     """Passes TCP connections on to a server, over a link that is declared: for tests, and to see how a run would be.
 
     What a participant sends and receives shares one link: `link.up` and `link.down` bits per second in all, `delay`
@@ -46,7 +46,7 @@ class Relay:
     Example:
         >>> import comity as co
         >>> with socket.create_server(("127.0.0.1", 0)) as server:
-        ...     relay = co.testing.Relay(f"127.0.0.1:{server.getsockname()[1]}", co.Link(1e6, 1e6, delay=0.1))
+        ...     relay = co.testing.LinkProxy(f"127.0.0.1:{server.getsockname()[1]}", co.Link(1e6, 1e6, delay=0.1))
         ...     with relay, socket.create_connection(relay.address) as client:
         ...         client.sendall(b"hello")
         ...         line, _ = server.accept()
@@ -59,12 +59,14 @@ class Relay:
         self, to: str, link: Link = FREE, *, bind: str = "127.0.0.1:0", idle: float = math.inf, seed: int = 0
     ) -> None:
         if not isinstance(link, Link):
-            raise ConfigError(f"The 'link' of Relay must be a Link. Got {type(link).__name__}. Use co.Link(1e6, 1e6).")
+            raise ConfigError(
+                f"The 'link' of LinkProxy must be a Link. Got {type(link).__name__}. Use co.Link(1e6, 1e6)."
+            )
         self.to, self.link, self.idle = _address(to), link, math.inf
         if idle != math.inf:
-            self.idle = number("idle", "Relay", idle, "(0, inf)")
+            self.idle = number("idle", "LinkProxy", idle, "(0, inf)")
         self.up = self.down = self.accepted = 0
-        self._seed, self._free = seeded("Relay", seed), {True: 0.0, False: 0.0}
+        self._seed, self._free = seeded("LinkProxy", seed), {True: 0.0, False: 0.0}
         self._lines: set[asyncio.Task[None]] = set()
         self._flows: asyncio.Event | None = None
         self._door = _listening(_address(bind))
@@ -101,7 +103,7 @@ class Relay:
             self._thread.join(10.0)
         self._door.close()
 
-    def __enter__(self) -> "Relay":
+    def __enter__(self) -> "LinkProxy":
         return self
 
     def __exit__(
@@ -239,7 +241,9 @@ class _Way:
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f'An address of Relay must be "host:port". Got {text!r:.80}. Use "127.0.0.1:8443", for one.')
+        raise ConfigError(
+            f'An address of LinkProxy must be "host:port". Got {text!r:.80}. Use "127.0.0.1:8443", for one.'
+        )
     return host.strip("[]"), int(port)
 
 
@@ -259,7 +263,7 @@ def _listening(at: tuple[str, int]) -> socket.socket:
     except OSError as error:
         door.close()
         raise ConfigError(
-            f"Relay must be able to listen on {at[0]}:{at[1]}. Got: {error.strerror}. Name another."
+            f"LinkProxy must be able to listen on {at[0]}:{at[1]}. Got: {error.strerror}. Name another."
         ) from None
     return door
 

@@ -1,4 +1,4 @@
-"""`co.testing.Relay`: bytes arrive as they were sent, when the link says, or not at all."""
+"""`co.testing.LinkProxy`: bytes arrive as they were sent, when the link says, or not at all."""
 
 import math
 import socket
@@ -39,7 +39,7 @@ def echo() -> Iterator[str]:
         thread.join(5)
 
 
-def there_and_back(relay: co.testing.Relay, data: bytes) -> tuple[bytes, float]:
+def there_and_back(relay: co.testing.LinkProxy, data: bytes) -> tuple[bytes, float]:
     """What comes back, and after how many seconds."""
     began, got = time.monotonic(), b""
     with socket.create_connection(relay.address, timeout=20) as line:
@@ -53,7 +53,7 @@ def there_and_back(relay: co.testing.Relay, data: bytes) -> tuple[bytes, float]:
 
 def test_bytes_arrive_as_they_were_sent(echo):
     data = bytes(range(256)) * 20_000
-    with co.testing.Relay(echo) as relay:
+    with co.testing.LinkProxy(echo) as relay:
         assert there_and_back(relay, data)[0] == data
         assert (relay.up, relay.down, relay.accepted) == (len(data), len(data), 1)
 
@@ -69,7 +69,7 @@ def test_bytes_arrive_as_they_were_sent(echo):
     ids=["up", "down", "delay", "loss"],
 )
 def test_it_takes_as_long_as_the_link_says(link, size, least, echo):
-    with co.testing.Relay(echo, link) as relay:
+    with co.testing.LinkProxy(echo, link) as relay:
         got, took = there_and_back(relay, bytes(size))
     assert len(got) == size
     assert took >= least
@@ -79,13 +79,13 @@ def test_it_takes_as_long_as_the_link_says(link, size, least, echo):
 def test_losses_are_those_of_the_seed(echo):
     took = []
     for seed in (1, 1):
-        with co.testing.Relay(echo, co.Link(math.inf, math.inf, loss=0.3), seed=seed) as relay:
+        with co.testing.LinkProxy(echo, co.Link(math.inf, math.inf, loss=0.3), seed=seed) as relay:
             took.append(there_and_back(relay, bytes(1000))[1])
     assert abs(took[0] - took[1]) < 0.15
 
 
 def test_cut_pause_and_lead(echo):
-    with co.testing.Relay(echo) as relay, socket.create_connection(relay.address, timeout=0.3) as line:
+    with co.testing.LinkProxy(echo) as relay, socket.create_connection(relay.address, timeout=0.3) as line:
         line.sendall(b"a")
         assert line.recv(1) == b"a"
         relay.pause()
@@ -108,7 +108,7 @@ def test_cut_pause_and_lead(echo):
 
 
 def test_a_silent_line_is_cut(echo):
-    with co.testing.Relay(echo, idle=0.3) as relay, socket.create_connection(relay.address, timeout=5) as line:
+    with co.testing.LinkProxy(echo, idle=0.3) as relay, socket.create_connection(relay.address, timeout=5) as line:
         began = time.monotonic()
         with pytest.raises(ConnectionResetError):
             line.recv(1)
@@ -118,12 +118,12 @@ def test_a_silent_line_is_cut(echo):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda to: co.testing.Relay("nowhere"),
-        lambda to: co.testing.Relay("a:99999"),
-        lambda to: co.testing.Relay(to, "dsl"),
-        lambda to: co.testing.Relay(to, idle=0),
-        lambda to: co.testing.Relay(to, bind=to),
-        lambda to: co.testing.Relay(to, seed=0.5),
+        lambda to: co.testing.LinkProxy("nowhere"),
+        lambda to: co.testing.LinkProxy("a:99999"),
+        lambda to: co.testing.LinkProxy(to, "dsl"),
+        lambda to: co.testing.LinkProxy(to, idle=0),
+        lambda to: co.testing.LinkProxy(to, bind=to),
+        lambda to: co.testing.LinkProxy(to, seed=0.5),
     ],
 )
 def test_what_does_not_fit_is_refused(make, echo):

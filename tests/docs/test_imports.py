@@ -46,6 +46,7 @@ LIBRARIES = {
     "sqlalchemy": ("ledger/", "service/"),
     "cryptography": ("ledger/keys", "ledger/stream", "channels/", "service/keys", "service/peers"),
     "dp_accounting": ("privacy/accountants",),
+    "fsspec": ("ledger/objects.py",),
     "tenseal": ("channels/ckks",),
     "httpx": ("channels/remote", "service/"),
     "starlette": ("service/",),

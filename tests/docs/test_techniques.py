@@ -1,6 +1,7 @@
-"""The README's table of techniques says what the code says: every technique once, what it sends, what the hub needs."""
+"""The README's tables say what the code says: each technique once, what it sends, what the hub needs, where it runs."""
 
 import importlib
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
 import comity as co
+from comity.cli.commands import app
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests" / "laws"))
@@ -122,6 +125,61 @@ def test_a_default_that_the_hub_must_see_one_by_one_is_not_promised_sums() -> No
     techniques, _ = tables(README)
     rows = {name: row for row in techniques for name in first(row[0])}
     assert [rows[n][3] for n in ("FedAvg", "Region", "Predictor", "Relay", "Labelling")] == ["sum"] * 3 + ["each"] * 2
+
+
+def places(text: str) -> list[list[str]]:
+    """The cells of the table of where a collaboration runs."""
+    section = text.split("\n## Where it runs, and who waits for whom\n")[1].split("\n## ")[0]
+    return [line.split(" | ") for line in ROW.findall(section)][1:]
+
+
+def unknown(rows: list[list[str]]) -> list[str]:
+    """What the table names that is neither public, nor in a module, nor a setting, nor a command with its options."""
+    commands = dict(_commands())
+    wrong = []
+    for said in re.findall(r"`([^`]+)`", " ".join(cell for row in rows for cell in row)):
+        setting = re.fullmatch(r"(\w+)=\"\w+\"", said)
+        module, _, name = said.rpartition(".")
+        words = said.split()
+        if words[0] == "comity":
+            named, asked = " ".join(w for w in words[1:] if w[0] != "-"), {w for w in words if w[0] == "-"}
+            known = named in commands and asked <= commands[named]
+        elif setting:
+            known = setting[1] in inspect.signature(co.Collaboration).parameters
+        elif module:
+            known = hasattr(importlib.import_module(f"comity.{module}"), name)
+        else:
+            known = said in KNOWN
+        wrong += [] if known else [said]
+    return wrong
+
+
+def _commands() -> list[tuple[str, set[str]]]:
+    """Each command with its options."""
+    group: Any = typer.main.get_command(app)
+    return [(name, {o for p in command.params for o in p.opts}) for name, command in group.commands.items()]
+
+
+def test_every_engine_stands_in_the_table_of_places() -> None:
+    rows = places(README)
+    assert not unknown(rows)
+    assert {len(row) for row in rows} == {3}
+    named = NAME.findall(" ".join(row[1] for row in rows))
+    assert sorted(n for n, role in PARTS.items() if role == "engine" and n not in named) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("| `Ray` |", "| `Rey` |", ["Rey"]),
+        ('`late="next"`', '`lete="next"`', ['lete="next"']),
+        ("`comity serve --compare`", "`comity serve --compere`", ["comity serve --compere"]),
+        ("`service.peers.peer`", "`service.peers.pear`", ["service.peers.pear"]),
+    ],
+)
+def test_what_is_wrong_with_the_table_of_places_is_told(old: str, new: str, says: list[str]) -> None:
+    assert README.count(old) == 1
+    assert unknown(places(README.replace(old, new))) == says
 
 
 def test_the_readme_says_what_protects() -> None:

@@ -98,7 +98,7 @@ class Says:
 
 
 def says(name: str) -> Says:
-    return Says(NUMBERS[name], 0.35 if name == "cyd" else 0.01)
+    return Says(NUMBERS[name], 0.25 if name == "cyd" else 0.01)
 
 
 WORKS: dict[str, Any] = {
@@ -149,6 +149,7 @@ def say(folder: Path, run: Any) -> None:
     said = {
         "bits": bits(run.state),
         "counted": [[f["round"], f["asked"], f["accepted"].tolist()] for f in rounds],
+        "closed": [f["closed"] for f in rounds],
         "late": [f["late"]["round"].tolist() if "late" in f else [] for f in rounds],
         "up": run.ledger.bytes_up,
         "bias": float(run.shared["0.bias"][0]),

@@ -26,6 +26,7 @@ def mother() -> Iterator[Any]:
 def server() -> Iterator[Any]:
     """One that is killed."""
     with servers.running() as one:
+        kills.hurried(one)
         yield one
 
 
@@ -43,12 +44,12 @@ def struck(given: Any, folder: Path, work: str, strikes: int, *, rounds: int, hu
     kills.killed(make, folder, victims, seed=f"{work} {strikes} {turns}")
 
 
-@pytest.mark.parametrize(("work", "strikes", "rounds"), [("fedavg", 6, 40), ("memory", 6, 40), ("masked", 3, 8)])
+@pytest.mark.parametrize(("work", "strikes", "rounds"), [("fedavg", 6, 30), ("memory", 6, 30), ("masked", 4, 6)])
 def test_hub_database_and_sites(work, strikes, rounds, mother, server, tmp_path):
     struck((mother, server, False), tmp_path, work, strikes, rounds=rounds)
 
 
-@pytest.mark.parametrize(("work", "turns", "rounds"), [("fedavg", False, 40), ("large", True, 20)])
+@pytest.mark.parametrize(("work", "turns", "rounds"), [("fedavg", False, 20), ("large", True, 10)])
 def test_two_hubs(work, turns, rounds, mother, server, tmp_path):
     """The one that carries is killed, and the other goes on; sites dial one of them, or each in turn."""
     struck((mother, server, turns), tmp_path, work, 6, rounds=rounds, hubs=TWO)

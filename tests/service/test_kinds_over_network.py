@@ -57,7 +57,7 @@ def apart(fed: co.Collaboration, rounds: int, folder: Path) -> Any:
             stops.append(runner.client.stop)
             begin(name, runner.run)
 
-    given: Any = {"identity": made.HUB, "parties": keys, "tell": tell, "linger": 2.0, "minimum": len(keys)}
+    given: Any = {"identity": made.HUB, "parties": keys, "tell": tell, "linger": 20.0, "minimum": len(keys)}
     engine: Any = co.Network("127.0.0.1:0", folder / "hub", **given)
     begin("the hub", lambda: hub.run(rounds=rounds, folder=folder / "run", engine=engine))
     assert ended.wait(60)

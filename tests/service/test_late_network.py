@@ -62,7 +62,7 @@ def apart(fed: co.Collaboration, people: Any, rounds: int, folder: Path, listen:
             stops.append(runner.client.stop)
             begin(name, runner.run)
 
-    engine: Any = co.Network("127.0.0.1:0", folder / "hub", identity=made.HUB, parties=keys, tell=tell, linger=2.0)
+    engine: Any = co.Network("127.0.0.1:0", folder / "hub", identity=made.HUB, parties=keys, tell=tell, linger=20.0)
     begin("the hub", lambda: fed.run(rounds=rounds, folder=folder / "run", engine=engine, listen=listen))
     hub = threads[0]
     hub.join(PATIENCE)

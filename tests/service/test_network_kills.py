@@ -31,8 +31,8 @@ def struck(mother: Any, folder: Path, work: str, strikes: int, *, rounds: int) -
     kills.killed(make, folder, victims, seed=f"{work} {strikes}", checked=checked)
 
 
-FEW = [("fedavg", 8, 150), ("masked", 6, 30), ("memory", 8, 150), ("large", 6, 40), ("late", 4, 12)]
-MANY = [("fedavg", 40, 500), ("masked", 40, 120), ("memory", 40, 500), ("large", 30, 120), ("late", 30, 60)]
+FEW = [("fedavg", 8, 60), ("masked", 6, 12), ("memory", 8, 60), ("large", 6, 12), ("late", 4, 30)]
+MANY = [("fedavg", 40, 500), ("masked", 40, 120), ("memory", 40, 500), ("large", 30, 120), ("late", 30, 150)]
 
 
 @pytest.mark.parametrize(("work", "strikes", "rounds"), FEW)

@@ -331,8 +331,25 @@ def test_the_outer_gate_lets_nobody_through_without_a_certificate(
         trusting(trusted)
 
 
-def test_a_store_of_objects_is_not_offered_yet(place: Any) -> None:
-    file = place.folder / "hub.toml"
-    file.write_text(file.read_text() + 'blobs = "s3://bucket"\n')
+def test_large_bodies_lie_in_a_store_of_objects(place: Any, tmp_path: Path) -> None:
+    """A model that is large both ways; at the end nothing is left in the store, and no run is another for it."""
+    file, store = place.folder / "hub.toml", tmp_path / "store"
+    file.write_text(file.read_text() + f'blobs = "file://{store}"\n')
+    path = tmp_path / "wide.py"
+    text = houses.STUDY.format(rounds=2, title="Wide", seed=1, inputs=40_000)
+    path.write_text(text.replace("inputs=4,", "inputs=40_000,"))
+    seen: set[str] = set()
+
+    def during(station: Any, stop: Any) -> None:
+        while not (rows := station.runs.all()) or rows[0].state != "over":
+            seen.update(p.relative_to(store).parts[1] for p in store.rglob("*") if len(p.name) == 64)
+            time.sleep(0.002)
+
+    place.sites(path)
+    assert place.carry([Training(Study.load(path))], during=during) == 0
+    assert kept(place.folder / "runs" / "wide", path) == local(path, 2)
+    assert seen == {"up", "down"}
+    assert [p for p in store.rglob("*") if p.is_file()] == []
+    (place.folder / "hub.toml").write_text(file.read_text().replace("file://", "zzz://"))
     with pytest.raises(co.ConfigError, match="'blobs'"), opened(place.settings, Log("text", io.StringIO())):
         pass

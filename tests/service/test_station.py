@@ -1,6 +1,7 @@
 """A hub that lives: one run after the other, paused, stopped, and without those who were removed."""
 
 import importlib
+import logging
 import sys
 import threading
 import time
@@ -284,3 +285,18 @@ def test_one_process_carries_a_folder(tmp_path):
             turns.append("first")
         other.join(10)
     assert turns == ["first", "second"]
+
+
+def test_the_log_of_the_process_is_its_own(tmp_path):
+    """To serve closes no handler of whoever else writes to a log."""
+
+    class Kept(logging.NullHandler):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+            super().close()
+
+    kept = Kept()
+    with house(tmp_path):
+        assert not kept.closed

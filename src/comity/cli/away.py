@@ -114,7 +114,7 @@ def _taken(fed: Any, participant: Any, *, rounds: int, epsilon: float | None = N
     from comity.service.limits import Limits
     from comity.service.offers import Taken
 
-    return Taken(fed, participant, Limits(rounds=rounds, epsilon=epsilon, delta=delta))
+    return Taken(fed, participant, Limits(rounds=rounds, epsilon=epsilon, delta=delta), apart=True)  # each step once
 
 
 def _salt(file: Path | None) -> bytes:

@@ -14,14 +14,14 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from comity.core.errors import LedgerError
 from comity.ledger import folder as files
 
 PIECE = 2**20
-PARTS = 4
-"""How many uploads of one party may be unfinished."""
+PARTS, HASHING = 4, 1000
+"""How many uploads of one party may be unfinished; and of all, how many are hashed as they arrive."""
 DAY = 86_400.0
 """Seconds after which nobody goes on with an unfinished upload."""
 WHOLE = re.compile(r"[0-9a-f]{64}")
@@ -104,6 +104,7 @@ class Blobs:
         self.down, self.up = folder / "down", folder / "up"
         for path in (self.down, self.up):
             path.mkdir(parents=True, exist_ok=True)
+        self._hashing: dict[Path, tuple[int, Any]] = {}  # of parts that arrive here: bytes so far, and their sha256
 
     def give(self, sha: str, data: bytes) -> None:
         """Keep what is to be fetched."""
@@ -153,9 +154,23 @@ class Blobs:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
+        hashed = self._hashed(part, at, data)
         if at + len(data) == total:
-            self._finish(part, here / sha, sha)
+            self._finish(part, here / sha, hashed or _read(part))
         return at + len(data)
+
+    def _hashed(self, part: Path, at: int, data: bytes) -> Any:
+        """The sha256 up to here, where all of the part came by this process; else None."""
+        known, hashed = self._hashing.pop(part, (0, None))
+        if not at:
+            known, hashed = 0, sha256()
+        if hashed is None or known != at:
+            return None
+        hashed.update(data)
+        if len(self._hashing) >= HASHING:
+            self._hashing.clear()  # of those that nobody went on with; they are read again
+        self._hashing[part] = (at + len(data), hashed)
+        return hashed
 
     def size(self, party: str, sha: str) -> int | None:
         """The bytes of what a party has sent; None where it is not whole."""
@@ -219,16 +234,22 @@ class Blobs:
         for path in parts[: max(0, len(parts) - PARTS + 1)]:
             path.unlink(missing_ok=True)
 
-    def _finish(self, part: Path, whole: Path, sha: str) -> None:
-        hashed = sha256()
-        with part.open("rb") as f:
-            while piece := f.read(PIECE):
-                hashed.update(piece)
-        if hashed.hexdigest() != sha:
+    def _finish(self, part: Path, whole: Path, hashed: Any) -> None:
+        self._hashing.pop(part, None)
+        if hashed.hexdigest() != whole.name:
             part.unlink(missing_ok=True)
             raise LedgerError("An upload must be what its sha256 says. It is not. Send it again from the beginning.")
         part.replace(whole)
         files.sync(whole.parent)
+
+
+def _read(part: Path) -> Any:
+    """The sha256 of a file."""
+    hashed = sha256()
+    with part.open("rb") as f:
+        while piece := f.read(PIECE):
+            hashed.update(piece)
+    return hashed
 
 
 def _written(path: Path) -> float:

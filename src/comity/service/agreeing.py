@@ -26,6 +26,8 @@ from comity.service.runsecret import statement
 
 MOST = 64
 """Entries in one answer at most."""
+SPENDS, COUNT = 8, 10**5
+"""What a party may declare for one round: kinds of spend, and releases of each. Work of accountants grows with both."""
 _SAID = {"recipe", "limits", "spends", "time", "proof"}
 _SPEND = {"mechanism", "noise", "rate", "count", "unit", "sampling", "who"}
 _LIMITS = {"recipe", "cohort", "rounds", "epsilon", "delta", "bytes", "hours"}
@@ -131,7 +133,7 @@ def _check(said: Mapping[str, Any]) -> None:
     """Is it an agreement that can be accounted for?"""
     spends, since, proof, limits = said["spends"], said["time"], said["proof"], said["limits"]
     fits: tuple[bool, ...] = (
-        isinstance(spends, list) and len(spends) <= MOST,
+        isinstance(spends, list) and len(spends) <= SPENDS,
         isinstance(spends, list) and all(isinstance(s, dict) and set(s) == _SPEND for s in spends),
         type(since) is float and math.isfinite(since),
         isinstance(proof, dict) and set(proof) == {"by"} and isinstance(proof["by"], str),
@@ -141,8 +143,11 @@ def _check(said: Mapping[str, Any]) -> None:
         raise Refused(422, "An agreement must have limits, spends, a time and a signature. It has not.")
     try:
         Purse(spends)
+        heavy = any(s["count"] > COUNT for s in spends)
     except (ConfigError, OverflowError):
-        raise Refused(422, "What is declared must be spends that can be accounted for. It is not.") from None
+        heavy = True
+    if heavy:
+        raise Refused(422, "What is declared must be spends that can be accounted for. It is not.")
 
 
 def _rows(body: bytes, names: set[str]) -> dict[str, Any]:

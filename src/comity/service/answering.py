@@ -26,6 +26,7 @@ from comity.ledger import folder as files
 from comity.loop.site import EMPTY, Drawer, Site, drawer_tree, failure, tree_drawer
 from comity.service import packets
 from comity.service.client import Client, Stopped
+from comity.service.diary import NAME as DIARY
 from comity.service.diary import Asked, Diary
 from comity.service.limits import Meter, declared
 from comity.service.offers import Offer, Taken, same
@@ -82,7 +83,8 @@ class Answering:
         self.diary = Diary.open(self.place)
         self.said = self._saying(self._since())
         self._charging = Charging(self._fed.parts, {self.name: person})
-        self.meter = Meter(taken.limits, self._charging, self.name, diary=self.diary, since=self.said["time"])
+        since, before = self.said["time"], () if taken.apart else _others(self.place)
+        self.meter = Meter(taken.limits, self._charging, self.name, diary=self.diary, since=since, before=before)
         self.watch = Watch(client, self.place, offer.run, self.agreed, spends=bool(self.spends))
         self._drawer: Drawer | None = None
         self.over = False
@@ -301,6 +303,12 @@ class Answering:
                 return
             if not got.told.get("missing"):
                 raise ChannelError(f"The hub did not take the answer. It said: {_why(got)}")
+
+
+def _others(place: Path) -> list[Any]:
+    """What was spent in the other runs of a site's folder."""
+    paths = sorted(path for path in place.parent.glob(f"*/{DIARY}") if path.parent != place)
+    return [entry for path in paths for entry in Diary.open(path.parent).spent]
 
 
 def proper(asked: Envelope, unscored: bool, reveals: str) -> None:

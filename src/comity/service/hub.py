@@ -333,19 +333,23 @@ def _size(request: Any, most: int) -> int:
 
 async def _body(request: Any, most: int, heard: Callable[[], None]) -> bytes:
     """`heard` is called as bytes come: a deadline is extended by a fixed multiple at most, whoever sends them."""
-    got, stream, begun = bytearray(), request.stream().__aiter__(), time.monotonic()
+    pieces: list[bytes] = []
+    size, stream, begun = 0, request.stream().__aiter__(), time.monotonic()
     while True:
-        left = begun + SILENCE + len(got) / SLOWEST - time.monotonic()
+        left = begun + SILENCE + size / SLOWEST - time.monotonic()
         try:
-            got += await asyncio.wait_for(anext(stream), min(SILENCE, left))
-        except StopAsyncIteration:
-            return bytes(got)
+            async with asyncio.timeout(min(SILENCE, left)):
+                piece = await anext(stream, None)
         except TimeoutError:
             raise Refused(408, "Nothing came for too long.") from None
         except Exception as gone:
             if type(gone).__name__ != "ClientDisconnect":
                 raise
             raise Refused(400, "The request was cut.") from None
+        if piece is None:
+            return b"".join(pieces)
         heard()
-        if len(got) > most:
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
             raise Refused(413, f"A body must have at most {most} bytes here.", most=most)

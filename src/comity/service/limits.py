@@ -17,6 +17,8 @@ from comity.privacy.releases import Purse
 from comity.service.diary import Diary
 
 HOUR = 3600.0
+SPARE = 8
+"""Attempts beside twice the rounds that a site agreed to."""
 _HASH = re.compile("(sha256:)?[0-9a-f]{16,64}")
 
 
@@ -24,15 +26,17 @@ _HASH = re.compile("(sha256:)?[0-9a-f]{16,64}")
 class Limits:
     """What a site agrees to; beyond it, it answers with a refusal, and the run goes on without it.
 
-    The site counts for itself, in its own folder, whatever the hub says.
+    The site counts for itself, in its own folder, whatever the hub says. What a hub could ask for again under another
+    name counts together: epsilon over all runs of the folder. The others are of each run.
 
     Attributes:
         recipe: the hash of the recipe that was approved, "sha256:..." or its first 16 digits or more; "" for that of
             the site's own copy.
         cohort: the fewest that are asked together, >= 1.
-        rounds: how many at most; None for any number.
+        rounds: how many at most; None for any number. Attempts that did not close may be that many again, and 8.
         epsilon: the most that may be spent of its participants' privacy, > 0, in nats; None for any. It is of all that
-            the site has answered in this run, at `delta`, by PLD.
+            the site has answered in all runs with this folder, at `delta`, by PLD: data that are asked by way of two
+            folders need two limits that are enough together.
         delta: in [0, 1).
         bytes: the most that travel, both ways together, without headers of HTTP; None for any number.
         hours: how long it answers, from when it agreed; None for ever.
@@ -94,6 +98,7 @@ class Meter:
         name: the site's.
         diary: what was written down before this.
         since: when the site agreed, Unix seconds.
+        before: entries of what was spent in other runs, which counts too.
         clock: Unix seconds.
     """
 
@@ -105,6 +110,7 @@ class Meter:
         *,
         diary: Diary,
         since: float,
+        before: Sequence[Any] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Nothing is asked yet.
@@ -113,7 +119,7 @@ class Meter:
             ConfigError: a limit of epsilon where nothing adds noise.
         """
         self.limits, self.diary, self._charging, self._name = limits, diary, charging, name
-        self._since, self._clock = since, clock
+        self._since, self._clock, self._before = since, clock, before
         self._budget = None if limits.epsilon is None else Budget(limits.epsilon, limits.delta)
         if self._budget is not None and not charging.spends:
             raise ConfigError(
@@ -137,10 +143,21 @@ class Meter:
         if limits.hours is not None and self._clock() > self._since + limits.hours * HOUR:
             raise ContributionError(f"This site takes part for at most {limits.hours:g} hours.")
         self.check_bytes(size)
-        if self._budget is not None and charged and self._budget(self.diary.spent, list(charged)):  # type: ignore[arg-type]
+        self._check_attempts(asked)
+        past: Any = [*self._before, *self.diary.spent] if self._before else self.diary.spent
+        if self._budget is not None and charged and self._budget(past, list(charged)):  # type: ignore[arg-type]
             raise ContributionError(
                 f"This site spends at most ε = {limits.epsilon:g} at δ = {limits.delta:g}. This answer would pass it."
             )
+
+    def _check_attempts(self, asked: Envelope) -> None:
+        """A round may be asked again; without an end that would be rounds by another name."""
+        most = self.limits.rounds
+        if most is None or asked.phase != "contribute":
+            return
+        taken = sum(one.phase == "contribute" for one in self.diary.notes)
+        if taken >= 2 * most + SPARE:
+            raise ContributionError(f"This site takes part in at most {most} rounds. It was asked {taken} times.")
 
     def check_bytes(self, size: int) -> None:
         """Would so many more be within the limits?

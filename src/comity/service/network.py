@@ -58,7 +58,7 @@ class Network:
     key: str | Path = field(default="", kw_only=True)
     most: int = field(default=2**31, kw_only=True)
     minimum: int = field(default=0, kw_only=True)
-    linger: float = field(default=3.0, kw_only=True)
+    linger: float = field(default=10.0, kw_only=True)
     tell: Callable[[str], None] | None = field(default=None, kw_only=True, repr=False)
     remote: ClassVar[bool] = True
 

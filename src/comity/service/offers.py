@@ -55,11 +55,14 @@ class Taken:
         fed: its own copy of the collaboration; its participants are not looked at.
         participant: its own, with its data.
         limits: beyond which it does not answer.
+        apart: is a limit of epsilon of this run alone? For an agenda that itself takes part only so often; else a hub
+            that begins anew would get it anew.
     """
 
     fed: Any
     participant: Participant
     limits: Limits = field(default_factory=Limits)
+    apart: bool = False
 
 
 class Agenda(Protocol):
@@ -105,8 +108,9 @@ def own(taken: Taken) -> dict[str, Any]:
     """The recipe of a site's own copy.
 
     Raises:
-        ConfigError: it is not the approved one.
+        ConfigError: it is not the approved one, or its noise would be as the hub says.
     """
+    _noise_fits(taken.fed.parts)
     ours, approved = recipe(taken.fed.replace(participants={})), taken.limits.recipe.removeprefix("sha256:")
     if not ours["hash"].startswith(approved):
         raise ConfigError(f"The recipe must be the approved one, {approved:.64}. Got {ours['hash']}. Read it again.")
@@ -126,3 +130,18 @@ def same(taken: Taken, offer: Offer) -> dict[str, Any]:
             "The hub must run the recipe of this site. It differs (ours → theirs): " + "; ".join(lines[:10])
         )
     return ours
+
+
+def _noise_fits(parts: Any) -> None:
+    """A share of noise is for so many as the hub says are asked: only a channel that opens nothing of fewer holds it
+    to that.
+
+    Raises:
+        ConfigError: this one does not.
+    """
+    channel = parts.channel
+    if not hasattr(channel, "threshold") and any(getattr(t, "hides", "") == "sum" for t in parts.transforms):
+        raise ConfigError(
+            f"Shares of noise over a network want a channel whose members count who is asked. {type(channel).__name__} "
+            "takes the hub's word. Use channel=co.SecAgg(threshold=0.9), for one."
+        )

@@ -49,7 +49,7 @@ class Watch:
         """
         self._client, self._place, self._run = client, place, run
         self._agreed, self._spends, self._clock, self._next = agreed, spends, clock, 0.0
-        self._charged: set[tuple[int, int]] = set()
+        self._charged: set[tuple[str, str]] = set()
         if not (place / copies.RECIPE).exists():
             text = json.dumps(dict(agreed), indent=1, sort_keys=True, ensure_ascii=False)
             files.write(place / copies.RECIPE, text.encode())
@@ -92,7 +92,10 @@ class Watch:
         told = got.told
         if told.get("at") != self.head:
             raise self._rewritten(f"entry {self.count}")
-        new = [copies.entry_of(line) for line in told.get("entries") or ()]
+        entries = told.get("entries")
+        if not isinstance(entries, list):
+            raise LedgerError("The hub's ledger must come as a list of entries. Got something else.")
+        new = [copies.entry_of(line) for line in entries]
         for entry in new:
             self._follow(entry, "the hub's ledger")
         if new:
@@ -111,15 +114,15 @@ class Watch:
 
     def _charge(self, kind: str, facts: Any) -> None:
         """Is what this site spends written there, before what it gave is counted?"""
-        me, turn = self._client.name, (facts.get("round"), facts.get("attempt"))
+        me, turn = self._client.name, (str(facts.get("round")), str(facts.get("attempt")))
         if kind == "spend" and me in str(facts.get("who", "")).split("\n"):
             self._charged.add(turn)
         asked = str(facts.get("asked") or "").split("\n")
-        if kind != "round" or me not in asked or not facts["accepted"][asked.index(me)]:
+        if kind != "round" or me not in asked or not _counted(facts, asked.index(me)):
             return
         if turn not in self._charged:
             raise LedgerError(
-                f"The hub's ledger must charge what {me} spends. It does not in round {int(facts['round']) + 1}. This "
+                f"The hub's ledger must charge what {me} spends. It does not in round {_round(facts)}. This "
                 "site answers no more. Ask the operator to begin the run once all have agreed."
             )
 
@@ -145,3 +148,16 @@ class Watch:
         body = json.dumps({"run": self._run, **rows}).encode()
         self._client.ask("POST", "/v1/head", body, patience=patience)
         self.signed = (self.count, self.head)
+
+
+def _counted(facts: Any, place: int) -> bool:
+    """Was what this member gave counted? Where a ledger does not say that it was not, it was."""
+    try:
+        return bool(facts["accepted"][place])
+    except (KeyError, IndexError, TypeError):
+        return True
+
+
+def _round(facts: Any) -> Any:
+    number = facts.get("round")
+    return number + 1 if isinstance(number, int) else "?"

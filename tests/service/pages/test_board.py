@@ -12,7 +12,9 @@ from scene import BUDGET, NAMES, Scene, Written
 from comity.ledger.audit import audit
 from comity.service.pages.board import Board, Boards
 from comity.service.pages.budget import Budgets, cap_of, compute
+from comity.service.pages.front import front
 from comity.service.pages.reading import Readings
+from comity.service.pages.sessions import Who
 from comity.service.runs import Offering
 
 
@@ -83,6 +85,14 @@ def test_no_folder_is_an_empty_page(scene: Scene) -> None:
     assert shown.title == "Run r2"
     assert shown.summary.startswith("1 of 2 agreed")
     assert {s.name: s.state for s in shown.seats}["Bern"] == "agreed"
+
+
+def test_the_steps_of_one_comparison_are_one_row(scene: Scene) -> None:
+    for i, run in enumerate(("c1", "c2", "c3", "plain", "d1")):
+        about = {} if run == "plain" else {"comparison": {"target": "y"}, "id": run[0]}
+        scene.runs.offer(run, Offering({"hash": "ab"}, NAMES, f"step {i}", about))
+    rows = front(scene, Boards(scene), Who("you", "operator")).runs
+    assert [(row.title, row.before) for row in rows] == [("step 4", 0), ("step 3", 0), ("step 2", 2)]
 
 
 def test_how_each_party_stands(scene: Scene, book: Written) -> None:

@@ -15,7 +15,7 @@ SHOWN = 100
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A run in the list."""
+    """A run in the list; of a comparison its newest step, with `before` of them behind it."""
 
     run: str
     title: str
@@ -27,6 +27,7 @@ class Row:
     parties: int
     begun: float
     ended: float | None
+    before: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,9 @@ def front(station: Any, boards: Boards, who: Who) -> Front:
     rows = [row for row in station.runs.all() if sees(row, who)]
     people = station.registry.parties() if who.all else []
     waiting = [asking_of(p) for p in people if p.status == "waiting" and p.key]
-    shown = [_row(row, boards) for row in rows[:SHOWN]]
-    return Front(shown, max(0, len(rows) - SHOWN), waiting, [_person(p) for p in people if p.status != "removed"])
+    apart = _apart(rows)
+    shown = [_row(some, boards) for some in apart[:SHOWN]]
+    return Front(shown, max(0, len(apart) - SHOWN), waiting, [_person(p) for p in people if p.status != "removed"])
 
 
 def sees(row: RunRow, who: Who) -> bool:
@@ -64,12 +66,22 @@ def sees(row: RunRow, who: Who) -> bool:
     return who.all or row.concerns(who.name)
 
 
-def _row(row: RunRow, boards: Boards) -> Row:
+def _apart(rows: Sequence[RunRow]) -> list[list[RunRow]]:
+    """Each run by itself, and the steps of one comparison together; newest first."""
+    found: dict[str, list[RunRow]] = {}
+    for row in rows:
+        together = str(row.about.get("id", "")) if row.about.get("comparison") else ""
+        found.setdefault(together or f"run {row.run}", []).append(row)
+    return list(found.values())
+
+
+def _row(steps: Sequence[RunRow], boards: Boards) -> Row:
+    row = steps[0]
     total = row.about.get("rounds")
     parties = len(row.roster or row.invited)
     return Row(
         row.run, title_of(row), state_of(row), shape_of(row), row.why, boards.readings.of(row.folder).rounds,
-        total if isinstance(total, int) else 0, parties, row.begun, row.ended,
+        total if isinstance(total, int) else 0, parties, row.begun, row.ended, len(steps) - 1,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What stands before every page: who asks, whether it comes from a page of this hub, and what the browser may do."""
 
+import asyncio
 import base64
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +8,8 @@ from urllib.parse import parse_qs
 
 from comity.service.pages.sessions import SESSION, Sessions, Who, same
 
-MOST = 65536
-"""Bytes of a form at most."""
+MOST, PATIENCE = 65536, 20.0
+"""Bytes of a form at most, and seconds in which it comes: whoever sends it may not be logged in."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -80,13 +81,17 @@ async def form(request: Any) -> dict[str, str]:
     """The fields of a form, each once.
 
     Raises:
-        Denied: it is none, or too long.
+        Denied: it is none, too long, or too slow.
     """
     got = bytearray()
-    async for piece in request.stream():
-        got += piece
-        if len(got) > MOST:
-            raise Denied(413, "Too long.", f"A form must have at most {MOST} bytes.")
+    try:
+        async with asyncio.timeout(PATIENCE):
+            async for piece in request.stream():
+                got += piece
+                if len(got) > MOST:
+                    raise Denied(413, "Too long.", f"A form must have at most {MOST} bytes.")
+    except TimeoutError:
+        raise Denied(408, "Too slow.", "A form must come at once. It did not. Try again.") from None
     try:
         fields = parse_qs(got.decode("utf-8"), keep_blank_values=True, max_num_fields=20)
     except ValueError:

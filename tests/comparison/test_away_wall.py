@@ -21,6 +21,7 @@ from comity.comparison.terms import Terms
 from comity.ledger.keys import SideSecret
 from comity.service.joining import Pinned
 from comity.service.network import Network
+from comity.service.runs import Offering
 from comity.service.site import TakingPart
 from comity.service.station import Station
 
@@ -136,8 +137,7 @@ def test_a_hub_and_sites_that_begin_anew_go_on(tmp_path: Path) -> None:
     with station(tmp_path) as at:
         known = at.runs.all()
         row = known[0]
-        given = {"title": "", "recipe": dict(row.recipe), "about": dict(row.about), "folder": ""}
-        at.runs.offer("open", **given, minimum=3, invited=NAMES)
+        at.runs.offer("open", Offering(dict(row.recipe), NAMES, "", dict(row.about), minimum=3))
         at.runs.start("open", NAMES)
     answer, _ = over_http(tmp_path, tables(), **more)
     assert core(answer.results) == core(compare(tables(), "y", pooled=False, **{**FAST, **more}).results)

@@ -40,7 +40,7 @@ def asked(number: int, *, phase: str = "contribute", cohort: int = 3, attempt: i
 def meter(folder: Path, *, fed: Any = PRIVATE, person: Any = None, now: float = 0.0, **limits: Any) -> Meter:
     person = NOISED["ada"] if person is None else person
     charging = Charging(fed.parts, {"ada": person})
-    return Meter(co.Limits(**limits), charging, "ada", diary=Diary.open(folder), since=0.0, clock=lambda: now)
+    return Meter(co.Limits(**limits), charging, "ada", diary=Diary.open(folder), elapsed=lambda: now)
 
 
 def spend(one: Meter, number: int, **more: Any) -> None:

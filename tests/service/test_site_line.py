@@ -1,5 +1,6 @@
 """A site's line: what answers in the hub's place, other versions, proxies, and how it is stopped."""
 
+import gzip
 import importlib
 import json
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 import comity as co
-from comity.service.client import Client, Stopped
+from comity.service.client import Client, Stopped, plain
 from comity.service.offers import One, Taken
 from comity.service.site import TakingPart, take_part
 
@@ -102,6 +103,24 @@ def test_a_captive_portal_is_not_read(door, line, capsys):
     door.answers = [page, page, GOOD]
     assert line.ask("GET", "/v1/run").told == {"run": "r"}
     assert capsys.readouterr().err.count("must be the hub") == 1
+
+
+def test_an_answer_that_is_packed_is_not_unpacked(door, line):
+    bomb = gzip.compress(bytes(10_000_000))
+    packed = (0, 200, "application/json", bomb, ("content-encoding", "gzip"))
+    door.answers = [packed, GOOD]
+    assert line.ask("GET", "/v1/run").told == {"run": "r"}
+    assert {k.lower(): v for k, v in door.asked[0][1].items()}["accept-encoding"] == "identity"
+
+
+def test_an_answer_without_end_is_not_read_to_its_end(door, line, monkeypatch):
+    monkeypatch.setattr("comity.service.client.MOST", 1000)
+    door.answers = [(0, 200, "application/json", b" " * 100_000), GOOD]
+    assert line.ask("GET", "/v1/run").told == {"run": "r"}
+
+
+def test_words_of_others_do_not_move_the_terminal():
+    assert plain("no\x1b[2J\r\nmore é") == "no?[2J??more é"
 
 
 def test_it_waits_as_long_as_the_hub_asks_for(door, line):

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from comity.core.wire import decode_tree, encode, encode_tree
 from comity.ledger import folder as files
 from comity.loop.site import EMPTY, Drawer, Site, drawer_tree, failure, tree_drawer
 from comity.service import packets
-from comity.service.client import Client, Stopped
+from comity.service.client import Client, Stopped, plain
 from comity.service.diary import NAME as DIARY
 from comity.service.diary import Asked, Diary
 from comity.service.limits import Meter, declared
@@ -84,7 +85,8 @@ class Answering:
         self.said = self._saying(self._since())
         self._charging = Charging(self._fed.parts, {self.name: person})
         since, before = self.said["time"], () if taken.apart else _others(self.place)
-        self.meter = Meter(taken.limits, self._charging, self.name, diary=self.diary, since=since, before=before)
+        elapsed = partial(_elapsed, since)
+        self.meter = Meter(taken.limits, self._charging, self.name, diary=self.diary, elapsed=elapsed, before=before)
         self.watch = Watch(client, self.place, offer.run, self.agreed, spends=bool(self.spends))
         self._drawer: Drawer | None = None
         self.over = False
@@ -174,7 +176,7 @@ class Answering:
 
     def tell(self, text: str) -> None:
         """Say it to whoever looks after this site."""
-        sys.stderr.write(f"{self.name}: {text}\n")
+        sys.stderr.write(f"{self.name}: {plain(text)}\n")
 
     def check(self, packet: packets.Packet) -> None:
         """Did the hub say this, to me, in this run?
@@ -303,6 +305,11 @@ class Answering:
                 return
             if not got.told.get("missing"):
                 raise ChannelError(f"The hub did not take the answer. It said: {_why(got)}")
+
+
+def _elapsed(since: float) -> float:
+    """Seconds from a moment of the clock until now."""
+    return time.time() - since
 
 
 def _others(place: Path) -> list[Any]:

@@ -28,6 +28,8 @@ from comity.service.signatures import Request, sign
 
 CHUNK, LEAST = 2**22, 2**16
 """Bytes of a chunk at first and at least: it is halved where a proxy refuses it."""
+MOST = 2**26
+"""Bytes of an answer at most, but for bodies that are fetched by their sha256."""
 MOST_WAIT = 300
 """Seconds that a hub may ask for, at most."""
 VERSION = "Comity-Protocol"
@@ -247,7 +249,8 @@ class Client:
     def _line(self) -> Any:
         if self._http is None:
             trust = trusting(self.certificate) if self.url.startswith("https:") else False
-            self._http = self._httpx.Client(verify=trust, timeout=self.silence, headers={"accept": TYPE})
+            headers = {"accept": TYPE, "accept-encoding": "identity"}
+            self._http = self._httpx.Client(verify=trust, timeout=self.silence, headers=headers)
         return self._http
 
     def _signed(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> dict[str, str]:
@@ -259,22 +262,22 @@ class Client:
 
     def _once(self, method: str, path: str, body: bytes, headers: Mapping[str, str], wait: float) -> Answer:
         signed = self._signed(method, path, body, headers)
-        given = self._line.request(
+        with self._line.stream(
             method, self.url + path, content=body or None, headers=signed, timeout=self.silence + wait,
             extensions=self._traced,
-        )  # fmt: skip
-        if given.status_code == 200 and not _is_ours(given.headers):
+        ) as given:  # fmt: skip
+            said = _bounded(given)
+        if said is None or (given.status_code == 200 and not _is_ours(given.headers)):
             self._note(
                 f"What answers at {self.url} must be the hub. It is something else (a page to log in, a proxy?). "
                 "It is not read; asking goes on."
             )
             return Answer(503, b"")
-        return Answer(given.status_code, given.content, _seconds(given.headers.get("retry-after", "")))
+        return Answer(given.status_code, said, _seconds(given.headers.get("retry-after", "")))
 
     def _stream(self, method: str, path: str, headers: Mapping[str, str]) -> Any:
         signed = self._signed(method, path, b"", headers)
-        more = {"accept-encoding": "identity"}
-        return self._line.stream(method, self.url + path, headers={**signed, **more}, extensions=self._traced)
+        return self._line.stream(method, self.url + path, headers=signed, extensions=self._traced)
 
     @property
     def _traced(self) -> dict[str, Any]:
@@ -304,7 +307,25 @@ class Client:
         """Say it once."""
         if text not in self._noted:
             self._noted.add(text)
-            sys.stderr.write(f"{self.name}: {text}\n")
+            sys.stderr.write(f"{self.name}: {plain(text)}\n")
+
+
+def plain(text: str) -> str:
+    """What others said, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _bounded(given: Any) -> bytes | None:
+    """The bytes of an answer; None where they are packed, though nobody asked for that, or too many."""
+    if given.headers.get("content-encoding", "identity") != "identity":
+        return None
+    pieces, size = [], 0
+    for piece in given.iter_raw():
+        pieces.append(piece)
+        size += len(piece)
+        if size > MOST:
+            return None
+    return b"".join(pieces)
 
 
 def _is_ours(headers: Mapping[str, str]) -> bool:

@@ -1,7 +1,6 @@
 """What a site agrees to, and whether it is still within it: counted by the site itself, in what it wrote down."""
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -97,9 +96,8 @@ class Meter:
         charging: of the site's own copy of the collaboration, its own participant alone in it.
         name: the site's.
         diary: what was written down before this.
-        since: when the site agreed, Unix seconds.
+        elapsed: gives the seconds since the site agreed.
         before: entries of what was spent in other runs, which counts too.
-        clock: Unix seconds.
     """
 
     def __init__(
@@ -109,9 +107,8 @@ class Meter:
         name: str,
         *,
         diary: Diary,
-        since: float,
+        elapsed: Callable[[], float],
         before: Sequence[Any] = (),
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """Nothing is asked yet.
 
@@ -119,7 +116,7 @@ class Meter:
             ConfigError: a limit of epsilon where nothing adds noise.
         """
         self.limits, self.diary, self._charging, self._name = limits, diary, charging, name
-        self._since, self._clock, self._before = since, clock, before
+        self._elapsed, self._before = elapsed, before
         self._budget = None if limits.epsilon is None else Budget(limits.epsilon, limits.delta)
         if self._budget is not None and not charging.spends:
             raise ConfigError(
@@ -140,7 +137,7 @@ class Meter:
         """
         limits = self.limits
         limits.check(asked)
-        if limits.hours is not None and self._clock() > self._since + limits.hours * HOUR:
+        if limits.hours is not None and self._elapsed() > limits.hours * HOUR:
             raise ContributionError(f"This site takes part for at most {limits.hours:g} hours.")
         self.check_bytes(size)
         self._check_attempts(asked)

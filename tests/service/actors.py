@@ -67,7 +67,7 @@ def large() -> co.Collaboration:
 
 def late() -> co.Collaboration:
     """One of them is slower than the deadline: each of its answers counts in a later round."""
-    after: Any = {"late": "next", "deadline": 0.1, "quorum": 0.6}
+    after: Any = {"late": "next", "deadline": 0.1, "quorum": 0.6, "oldest": 1000}
     return co.Collaboration(co.FedAvg(MODEL), evaluate=False, seed=1, **after)
 
 

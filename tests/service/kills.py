@@ -208,7 +208,8 @@ def check_late(campaign: Campaign, end: Any) -> None:
         bias += sum(each) / len(each) if each else 0.0
     assert len(taken) == len(set(taken)), "counted twice"
     assert abs(end["bias"] - bias) < 1e-4 * abs(bias)
-    assert any(ok[-1] and late for _, _, ok, late in rounds), "who was late is heard"
+    heard = [ok for _, _, accepted, late in rounds for ok in accepted[len(accepted) - len(late) :]]
+    assert any(heard), f"who was late is heard: {rounds}"
     assert not end["refused"]
 
 

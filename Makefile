@@ -46,7 +46,7 @@ hub-demo: .venv/.hub
 	@$(BIN)/python -m comity.service.demo
 
 test: .venv/.test
-	@$(BIN)/python tests/halves.py -m 'not slow'
+	@$(BIN)/python tests/thirds.py -m 'not slow'
 
 check: .venv/.test
 	@$(BIN)/ruff check .

@@ -318,14 +318,3 @@ def test_a_run_that_stopped_goes_on_with_fresh_keys_and_keeps_its_scores(tmp_pat
         (1, 0, False), (1, 1, False), (1, 2, False), (1, 3, True)
     ]  # fmt: skip
     assert rounds[-1]["accepted"].all()
-
-
-def test_what_the_hub_could_not_charge_does_not_join_over_a_network(tmp_path):
-    from comity.ledger.keys import SideSecret
-    from comity.service.joining import Pinned
-
-    model = co.Linear(inputs=2, classes=2)
-    ann = co.PrivateTrainer(model, (np.eye(2, dtype="float32"), np.array([0, 1])), clip=1.0, noise=1.0, rate=0.5)
-    hub, me = Pinned("https://hub.example", "hub", "ann", bytes(32), ""), SideSecret(bytes(range(32)))
-    with pytest.raises(co.ConfigError, match=r"the hub could not charge it\. Got PrivateTrainer"):
-        co.join(co.Collaboration(co.FedAvg(model)), hub, ann, identity=me, folder=tmp_path)

@@ -30,7 +30,7 @@ def sha(data: bytes) -> str:
 
 def asking(hub: Any) -> None:
     """Somebody is asked, and knows."""
-    hub.ask("ada")
+    hub.ask("ada", seconds=120.0)
     hub.poll("ada")
 
 

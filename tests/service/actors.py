@@ -98,7 +98,7 @@ class Says:
 
 
 def says(name: str) -> Says:
-    return Says(NUMBERS[name], 0.25 if name == "cyd" else 0.01)
+    return Says(NUMBERS[name], 0.25 if name == "cyd" else 0.06)
 
 
 WORKS: dict[str, Any] = {

@@ -104,11 +104,12 @@ class Place:
         log = Log("json", self.said)
         stop = Stop(lambda: None)
         with opened(self.settings, log) as station:
+            stop.station = station
             beside = threading.Thread(target=during, args=(station, stop)) if during else None
             if beside is not None:
                 beside.start()
             try:
-                return Conductor(station, log, stop, again).carry(jobs)
+                return Conductor(station, log, again).carry(jobs)
             finally:
                 if beside is not None:
                     beside.join(20)

@@ -72,12 +72,26 @@ def running() -> Iterator[Postgres]:
             shutil.chown(folder, owner)
         _run("initdb", "-D", folder / "data", "-U", "hub", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
         server = Postgres(folder, _free())
-        server.start()
-        try:
+        with _ended_at_last(server):
+            server.start()
             yield server
+
+
+@contextmanager
+def _ended_at_last(server: Postgres) -> Iterator[None]:
+    """It is stopped when the block ends, and also when this process is killed: a line to a shell breaks then."""
+    stop = 'read -r _; "$0" -D "$1" -m immediate stop; [ -e "$1/postmaster.pid" ] || rm -rf "$2"'
+    command = ["sh", "-c", stop, tool("pg_ctl"), server.data, server.folder]
+    with subprocess.Popen(
+        command, user=_owner(), cwd="/", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as shell:  # fmt: skip
+        try:
+            yield
         finally:
-            if (server.data / "postmaster.pid").exists():
-                server.stop()
+            assert shell.stdin is not None
+            shell.stdin.close()
+            shell.wait(40)
 
 
 @pytest.fixture(scope="session")

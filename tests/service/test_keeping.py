@@ -190,8 +190,10 @@ def test_what_cannot_be_backed_up_is_said(hub: Path, tmp_path: Path) -> None:
 def test_postgresql_and_files_elsewhere_are_named_without_a_password(hub: Path, tmp_path: Path) -> None:
     text = (hub / "hub.toml").read_text().replace("tls.crt", "/etc/comity/tls.crt")
     (hub / "hub.toml").write_text(text + 'database = "postgresql+psycopg://hub:s3cret@db/comity"\n')
+    with (hub / "hub.toml").open("a") as f:
+        f.write('blobs = "sftp://hub:s3cret@store/bodies?key=s3cret"\n')
     kept = backup(hub, tmp_path / "hub.tar")
-    assert kept.elsewhere == ("postgresql://hub:***@db/comity", "/etc/comity/tls.crt")
+    assert kept.elsewhere == ("postgresql://hub:***@db/comity", "sftp://store/bodies", "/etc/comity/tls.crt")
 
 
 def runs_of(hub: Path) -> tuple[Database, Runs]:

@@ -111,6 +111,15 @@ def test_health_is_for_everybody(watched: Watched, monkeypatch: pytest.MonkeyPat
     assert (got.status_code, got.json()) == (503, {"database": "ok", "disk": "full"})
 
 
+def test_health_looks_at_the_object_store_where_there_is_one(watched: Watched) -> None:
+    answers = [True]
+    watched.store = lambda: answers[0]
+    assert asked(watched, "/healthz").json() == {"database": "ok", "disk": "ok", "store": "ok"}
+    answers[0], watched._last = False, (-10.0, {})
+    got = asked(watched, "/healthz")
+    assert (got.status_code, got.json()["store"]) == (503, "away")
+
+
 def test_measurements_are_for_this_machine_and_for_who_brings_the_token(watched: Watched) -> None:
     assert asked(watched, "/metrics").status_code == 401
     assert asked(watched, "/metrics", "127.0.0.1").status_code == 200

@@ -65,18 +65,20 @@ def _served(
     settings: "HubSettings", jobs: Sequence["Job"], log: "Log", stop: "Stop", *, once: bool, again: bool
 ) -> int:
     """Until all is carried, or somebody ends it: how many failed."""
-    from comity.service.conducting import Conductor, Leaving
+    from comity.service.conducting import Conductor
     from comity.service.opening import opened, wanted
+    from comity.service.posting import Halted
 
     with opened(settings, log) as station:
+        stop.station = station
         jobs = [replace(job, minimum=wanted(job, station.registry)) for job in jobs]  # type: ignore[type-var, arg-type]
         _head(settings, station, jobs)
         try:
-            failed = Conductor(station, log, stop, again).carry(jobs)
-            while not once and not stop.asked:
+            failed = Conductor(station, log, again).carry(jobs)
+            while not once and not station.ending:
                 station.check()
                 time.sleep(LOOK)
-        except Leaving:
+        except Halted:
             failed = 0
             log("stopped", "Stopped after the round. The same command goes on.")
         finally:

@@ -3,6 +3,7 @@
     down/<sha256>                 what the hub gives to be fetched
     up/<party>/<sha256>           what a party has sent, whole and verified
     up/<party>/<sha256>.part      what has arrived of it; its length is the truth
+    down.lock, up/<party>.lock    whoever writes there holds it, in whichever process
 
 A party is named by the sha256 of its name. Nobody sees, or spoils, what another sends. `objects` keeps them elsewhere.
 """
@@ -108,8 +109,9 @@ class Blobs:
 
     def give(self, sha: str, data: bytes) -> None:
         """Keep what is to be fetched."""
-        if not (self.down / sha).exists():
-            files.write(self.down / sha, data)
+        with files.alone(self.down.with_name("down.lock")):
+            if not (self.down / sha).exists():
+                files.write(self.down / sha, data)
 
     def given(self, sha: str) -> Path | None:
         """Where it lies."""
@@ -142,21 +144,28 @@ class Blobs:
             LedgerError: the whole is not what its sha256 says: it begins anew.
         """
         here = self.place(party)
-        if (here / sha).exists():
-            return total
-        at = self.offset(party, sha)
-        if offset != at or at + len(data) > total:
-            raise Offset(at)
-        part = here / f"{sha}.part"
-        if not part.exists():
-            self._room(here)
+        with files.alone(here.with_name(f"{here.name}.lock")):
+            if (here / sha).exists():
+                return total
+            at, part = self.offset(party, sha), here / f"{sha}.part"
+            if at > total:
+                part.unlink()
+                raise Offset(0)
+            if offset != at or at + len(data) > total:
+                raise Offset(at)
+            if not at:
+                self._room(here)
+            return self._append(part, at, total, data)
+
+    def _append(self, part: Path, at: int, total: int, data: bytes) -> int:
+        """How many there are then."""
         with part.open("ab") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
         hashed = self._hashed(part, at, data)
         if at + len(data) == total:
-            self._finish(part, here / sha, hashed or _read(part))
+            self._finish(part, part.with_suffix(""), hashed or _read(part))
         return at + len(data)
 
     def _hashed(self, part: Path, at: int, data: bytes) -> Any:

@@ -4,8 +4,8 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from comity.core.errors import ConfigError, LedgerError
@@ -42,6 +42,17 @@ def take(folder: Path) -> int:
         os.close(lock)
         raise
     return lock
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait for a turn, among the threads and processes that take the same lock; it ends with the block."""
+    held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def write(path: Path, data: bytes, mode: int = 0o666) -> None:

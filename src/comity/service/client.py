@@ -186,7 +186,7 @@ class Client:
         Raises:
             ChannelError: the hub does not take it, and why.
         """
-        at = int(self.ask("GET", f"/v1/upload/{sha}").told.get("offset", 0))
+        at, tries = int(self.ask("GET", f"/v1/upload/{sha}").told.get("offset", 0)), 0
         while True:
             piece = data[at : at + self.chunk]
             said = {"Upload-Offset": str(at), "Upload-Length": str(len(data))}
@@ -196,7 +196,8 @@ class Client:
             if got.status == 204:
                 at += len(piece)
             elif got.status in (409, 422) and "offset" in got.told:
-                at = int(got.told["offset"])
+                at, tries = int(got.told["offset"]), tries + 1
+                self._rest(tries)
             elif got.status == 413 and self.chunk > LEAST and got.told.get("most") is None:
                 self.chunk //= 2
             else:

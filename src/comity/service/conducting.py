@@ -8,14 +8,13 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from comity.core.errors import ComityError
-from comity.core.parts import Engine
 from comity.ledger.peek import peek
 from comity.ledger.record import Ledger
 from comity.loop.hub import Event
@@ -30,21 +29,17 @@ REPORT, OFTEN = "report.html", 10.0
 """Of a comparison; and seconds after which its progress is said again."""
 
 
-class Leaving(Halted):
-    """The hub ends while a run goes on: it is taken up again when the hub is back."""
-
-
 class Stop:
     """The wish to end, which waits for the round that is open; the second time it does not.
 
     Attributes:
-        asked: should it end?
-        inside: is a round open?
+        station: that ends; None while there is none.
     """
 
     def __init__(self, tell: Callable[[], None]) -> None:
         """Args: tell: is called when the end waits for a round."""
-        self.asked, self.inside, self._tell = False, False, tell
+        self.station: Any = None
+        self._asked, self._tell = False, tell
 
     def ask(self) -> None:
         """End after the round; at once where none is open, or when asked again.
@@ -52,8 +47,10 @@ class Stop:
         Raises:
             KeyboardInterrupt: at once.
         """
-        again, self.asked = self.asked, True
-        if again or not self.inside:
+        again, self._asked = self._asked, True
+        if self.station is not None:
+            self.station.ending = True
+        if again or self.station is None or not self.station.hub.inside:
             raise KeyboardInterrupt
         self._tell()
 
@@ -113,8 +110,7 @@ class Training:
         engine = by.station.carrying(
             title=self.study.title, about=about, folder=str(folder), parties=self.parties, minimum=self.minimum
         )
-        told, ends = Told(self.study.name, by.log), Interruptible(engine, by.stop)
-        self.study.fed.run(self.closed, folder=folder, engine=ends, listen=told)  # type: ignore[arg-type]
+        self.study.fed.run(self.closed, folder=folder, engine=engine, listen=Told(self.study.name, by.log))
 
 
 @dataclass(frozen=True)
@@ -165,13 +161,11 @@ class Conductor:
     Attributes:
         station: a `Station`.
         log: is told what happens.
-        stop: the wish to end.
         again: take up what an operator stopped.
     """
 
     station: Any
     log: Log
-    stop: Stop
     again: bool = False
 
     def folder(self, name: str) -> Path:
@@ -185,7 +179,7 @@ class Conductor:
             How many failed.
 
         Raises:
-            Leaving: the hub is to end.
+            Halted: the hub is to end.
         """
         return sum(not self.one(job) for job in jobs)
 
@@ -193,7 +187,7 @@ class Conductor:
         """One of them: has it come to a good end?
 
         Raises:
-            Leaving: the hub is to end.
+            Halted: the hub is to end.
         """
         folder, facts = self.folder(job.name), {"study": job.name}
         with self._alone(job.name, folder):
@@ -206,17 +200,17 @@ class Conductor:
                 return True
             try:
                 job.run(self, folder)
-            except Halted as end:
-                if self.stop.asked:
-                    raise Leaving("The hub ends.") from end
+            except Halted:
+                if self.station.ending:
+                    raise
                 return True  # an operator stopped it before it began
             except Exception as error:  # the hub goes on with the next
-                if self.stop.asked:
-                    raise Leaving("The hub ends.") from error
+                if self.station.ending:
+                    raise Halted("The hub is ending.") from error
                 self._failed(job.name, folder, error)
                 return False
-        if self.stop.asked:
-            raise Leaving("The hub ends.")
+        if self.station.ending:
+            raise Halted("The hub is ending.")
         return True
 
     def row(self, folder: Path) -> RunRow | None:
@@ -241,57 +235,6 @@ class Conductor:
         folder.mkdir(parents=True, exist_ok=True)
         with self.station.holding(folder):
             yield
-
-
-@dataclass(frozen=True)
-class Interruptible:
-    """A station's engine that ends between two rounds when it is told to."""
-
-    engine: Any
-    stop: Stop
-    remote: ClassVar[bool] = True
-
-    @property
-    def choice(self) -> Mapping[str, Any]:
-        """How the work is done."""
-        said: Mapping[str, Any] = self.engine.choice
-        return said
-
-    def connect(self, roster: Any, answer: Any) -> Engine:
-        """The engine."""
-        connected: Any = Between(self.engine.connect(roster, answer), self.stop)
-        return connected  # type: ignore[no-any-return]
-
-
-class Between:
-    """A connected engine that looks for the wish to end before each round; all else is the engine's own."""
-
-    def __init__(self, engine: Any, stop: Stop) -> None:
-        """Args: engine: connected; stop: the wish."""
-        self._engine, self._stop = engine, stop
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def wanted(self) -> bool:
-        """May the next round begin?
-
-        Raises:
-            Leaving: the hub is to end.
-        """
-        self._stop.inside = False
-        if self._stop.asked:
-            raise Leaving("The hub ends.")
-        go = bool(self._engine.wanted())
-        if self._stop.asked:
-            raise Leaving("The hub ends.")
-        self._stop.inside = go
-        return go
-
-    def close(self) -> None:
-        """Let go of everything."""
-        self._stop.inside = False
-        self._engine.close()
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Hub:
         self.news = 0
         self.told: set[tuple[str, str]] = set()
         self.closing = False
+        self.inside = False  # is a round open?
         self.loop: asyncio.AbstractEventLoop | None = None
         self.polls: dict[tuple[str, str], asyncio.Event] = {}
         self.bodies: dict[str, int] = {}

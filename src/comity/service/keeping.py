@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from comity import __version__
 from comity.core.errors import ConfigError, LedgerError
@@ -37,7 +37,7 @@ from comity.service.settings import TOML, HubSettings
 FORMAT, MANIFEST = 1, "comity-backup.json"
 PIECE = 2**20
 _LEFT = ("lock",)
-_ENDS = ("-wal", "-shm", "-journal", ".part", ".tmp")
+_ENDS = ("-wal", "-shm", "-journal", ".part", ".tmp", ".lock")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -51,7 +51,8 @@ class Kept:
         files: how many files.
         size: their bytes.
         runs: the folders of runs in it.
-        elsewhere: what belongs to the hub and is not in it: the URL of a database without its password, paths outside.
+        elsewhere: what belongs to the hub and is not in it: the URLs of a database and of a store of objects without
+            their passwords, paths outside.
         faults: what is wrong with a run; it is in the file as it is.
     """
 
@@ -323,7 +324,14 @@ def _elsewhere(settings: HubSettings) -> tuple[str, ...]:
     home = settings.folder.resolve()
     named = (settings.certificate, settings.certificate_key, settings.mutual_tls, *(s.file for s in settings.studies))
     outside = [str(path) for path in named if path is not None and not path.resolve().is_relative_to(home)]
-    return (*([dumped(settings.database)] if settings.database else []), *outside)
+    store = [_bare(settings.blobs)] if settings.blobs else []
+    return (*([dumped(settings.database)] if settings.database else []), *store, *outside)
+
+
+def _bare(url: str) -> str:
+    """The URL of a store, without what may hold a key."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def dumped(url: str) -> str:

@@ -1,8 +1,8 @@
 """`/healthz` for a load balancer and `/metrics` for Prometheus.
 
-`/healthz` says 200 or 503 and which of database and disk is at fault, to anybody. `/metrics` names parties and runs:
-it is for whoever brings the token in `metrics.token` of the hub's folder; and for this machine, where the hub itself
-ends TLS, so that no server before it makes a stranger look like this machine.
+`/healthz` says 200 or 503 and which of database, disk and object store is at fault, to anybody. `/metrics` names
+parties and runs: it is for whoever brings the token in `metrics.token` of the hub's folder; and for this machine, where
+the hub itself ends TLS, so that no server before it makes a stranger look like this machine.
 """
 
 import asyncio
@@ -49,6 +49,7 @@ class Watched:
         runs: what it carries.
         asked: run to its open questions, each with `state` and `since`; None where nobody counts them.
         polls: how many parties are on the line.
+        store: does the object store answer? None where there is none.
         clock: seconds since 1970.
     """
 
@@ -57,15 +58,18 @@ class Watched:
     runs: Runs
     asked: Callable[[str], Iterable[Any]] | None = None
     polls: Callable[[], int] = lambda: 0
+    store: Callable[[], bool] | None = None
     clock: Callable[[], float] = time.time
     _readings: Readings = field(default_factory=Readings, repr=False)
     _last: tuple[float, Mapping[str, str]] = field(default=(-AGAIN, {}), repr=False)
 
     def health(self) -> Mapping[str, str]:
-        """ "ok", or what is wrong, of "database" and of "disk"; looked at once a second at most."""
+        """ "ok", or what is wrong, of "database", "disk" and "store"; looked at once a second at most."""
         at, said = self._last
         if not 0 <= time.monotonic() - at < AGAIN:
             said = {"database": "ok" if _answers(self.registry) is not None else "away", "disk": self._disk()}
+            if self.store is not None:
+                said["store"] = "ok" if self.store() else "away"
             self._last = (time.monotonic(), said)
         return said
 
@@ -157,7 +161,7 @@ def routes(watched: Watched) -> list[Any]:
         try:
             said = dict(await asyncio.wait_for(run_in_threadpool(watched.health), PATIENCE))
         except (TimeoutError, ComityError, OSError):
-            said = {"database": "away"}
+            said = {"hub": "slow"}
         return JSONResponse(said, 200 if set(said.values()) == {"ok"} else 503, {"cache-control": "no-store"})
 
     async def metrics(request: Any) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from comity.core.errors import ConfigError, nearest
+from comity.ledger.blobs import StoreAway
 from comity.ledger.mailbox import Mailbox
 from comity.service import metrics, versions
 from comity.service.conducting import Comparing, Job, Training
@@ -43,6 +44,15 @@ class Front:
         """Parties on the line."""
         return 0 if self.station is None else len(self.station.hub.polls)
 
+    def stored(self) -> bool:
+        """Does the store of large bodies answer?"""
+        try:
+            if self.station is not None:
+                self.station.blobs.size("", "0" * 64)
+        except StoreAway:
+            return False
+        return True
+
 
 @contextmanager
 def opened(settings: HubSettings, log: Log, tell: Callable[[str], None] | None = None) -> Iterator[Station]:
@@ -60,7 +70,8 @@ def opened(settings: HubSettings, log: Log, tell: Callable[[str], None] | None =
     with closing(registry.db):
         versions.check(registry.db)
         front = Front(registry, Runs(registry.db), Mailbox(registry.db), settings.url)
-        watched = metrics.Watched(settings, registry, front.runs, front.box.progress, front.polls)
+        store = front.stored if settings.blobs else None
+        watched = metrics.Watched(settings, registry, front.runs, front.box.progress, front.polls, store)
         routes = [*pages(front), *metrics.routes(watched)]
         with ExitStack() as stack:
             front.station = station = Station.open(settings, routes, tell=tell)

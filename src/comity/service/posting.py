@@ -26,7 +26,7 @@ _NOTHING = (None, b"", packets.Ref("", 0, ""))
 
 
 class Halted(ComityError):
-    """The hub is ending, or the run was stopped, before it began."""
+    """The hub is ending, and the run goes on another time; or it was stopped before it began."""
 
 
 class House(Protocol):
@@ -87,7 +87,7 @@ class Desk:
         self._run, self._hash = "", ""
         self._names: list[str] = []
         self._seen = 0
-        self._asked = self._settled = self._owing = self._quiet = False
+        self._asked = self._settled = self._owing = False
         self._end: State | None = None
         self._last: tuple[Contribution | None, bytes, packets.Ref] = _NOTHING
 
@@ -146,18 +146,22 @@ class Desk:
         return {name: Declared(tuple(Spend(**each) for each in some)) for name, some in spends.items()}
 
     def wanted(self) -> bool:
-        """Does nobody wish it to stop? While it is paused, wait."""
-        self._settled, row = self._asked, self._row()
+        """Does nobody wish it to stop? While it is paused, wait.
+
+        Raises:
+            Halted: the hub is ending.
+        """
+        self._settled, self._hub.inside, row = self._asked, False, self._row()
         while True:
             if self._house.ending:
-                self._quiet = True
-                return False
+                raise Halted("The hub is ending. The run goes on when it is carried again.")
             if row.wish == "stop":
                 self._end = "stopped"
                 return False
             if row.wish == "go":
                 if row.state != "running":
                     self._become("running")
+                self._hub.inside = True
                 return True
             if row.state != "paused":
                 self._become("paused")
@@ -243,15 +247,13 @@ class Desk:
 
     def over(self) -> None:
         """Whatever was asked is saved; everybody who asks is told."""
-        if self._quiet:
-            return
         self._hub.blobs.forget(self._surely(self._hub.box.forget, self._run))
         self._end = self._end or "over"
         self._become(self._end)
 
     def close(self) -> None:
         """Let go; an error that ends the run is said to those who wait."""
-        error = sys.exception()
+        error, self._hub.inside = sys.exception(), False
         failed = isinstance(error, Exception) and not isinstance(error, Halted)
         if failed and self._run and self._work.kept and self._end is None:
             self._become("failed", str(error)[:500])

@@ -19,7 +19,7 @@ from comity.ledger.blobs import Blobs, Bodies, StoreAway
 from comity.service.database import NAME, Database
 from comity.service.hub import Hub
 from comity.service.network import Network
-from comity.service.posting import Desk, Work
+from comity.service.posting import Desk, Halted, Work
 from comity.service.registry import Registry
 from comity.service.serving import Served
 from comity.service.settings import HubSettings
@@ -202,7 +202,7 @@ class Station:
         """Wait until no other process carries the run of this folder, then hold it: where one dies, another goes on.
 
         Raises:
-            ConfigError: the hub is ending.
+            Halted: the hub is ending.
         """
         while True:
             with suppress(ConfigError):
@@ -210,9 +210,7 @@ class Station:
                 break
             self.check()
             if self.ending:
-                raise ConfigError(
-                    f"{folder} must be carried by one process. The hub ended before it was this one's turn."
-                )
+                raise Halted(f"{folder} is carried by another process. The hub ended before it was this one's turn.")
             time.sleep(LOOK)
         try:
             yield

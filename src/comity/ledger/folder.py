@@ -4,7 +4,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -55,13 +55,13 @@ def alone(lock: Path) -> Iterator[None]:
         os.close(held)
 
 
-def write(path: Path, data: bytes, mode: int = 0o666) -> None:
-    """Write a file so that it is there whole, after a power cut too, or not there at all."""
+def write(path: Path, data: bytes | Iterable[bytes], mode: int = 0o666) -> None:
+    """Write bytes, or pieces of them, so that the file is there whole, after a power cut too, or not there at all."""
     new = path.with_name(f".{path.name}.tmp")
     new.unlink(missing_ok=True)
     try:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as f:
-            f.write(data)
+            f.writelines([data] if isinstance(data, bytes) else data)
             f.flush()
             os.fsync(f.fileno())
         new.replace(path)

@@ -293,7 +293,7 @@ class Answering:
             files.write(self.place / "drawer", encode_tree(drawer_tree(after)), 0o600)
             self._drawer = after
         if after.pending is None or after.pending.key != asked.key:
-            files.write(self.place / "said", len(laid.head).to_bytes(4, "little") + laid.head + laid.body, 0o600)
+            files.write(self.place / "said", (len(laid.head).to_bytes(4, "little"), laid.head, laid.body), 0o600)
 
     def _deliver(self, head: bytes, ref: packets.Ref, body: bytes) -> None:
         """Until the hub has it, or does not want it."""

@@ -147,35 +147,38 @@ class Client:
             ChannelError: the hub gives something else, or nothing.
         """
         part = folder / f"{sha}.part"
-        while True:
-            have = part.stat().st_size if part.exists() else 0
-            if have < size:
-                self._more(sha, have, size, part)
-                continue
-            data = part.read_bytes()
-            part.unlink()
-            if len(data) == size and sha256(data).hexdigest() == sha:
-                return data
-            raise ChannelError("What the hub gives must be what it named. It is not. It is asked for again.")
+        data = part.read_bytes() if part.exists() else b""
+        have, hashed = len(data), sha256(data)
+        while have < size:
+            have = self._more(sha, have, size, part, hashed)
+        data = part.read_bytes()
+        part.unlink()
+        if len(data) == size and hashed.hexdigest() == sha:
+            return data
+        raise ChannelError("What the hub gives must be what it named. It is not. It is asked for again.")
 
-    def _more(self, sha: str, have: int, size: int, part: Path) -> None:
+    def _more(self, sha: str, have: int, size: int, part: Path, hashed: Any) -> int:
+        """How many bytes there are then; those that came are hashed."""
         tries = 0
         headers = {"Range": f"bytes={have}-"} if have else {}
         while not self.stop.is_set():
+            at = have
             try:
                 with self._stream("GET", f"/v1/blob/{sha}", headers) as given:
                     if given.status_code == (206 if have else 200):
                         with part.open("ab" if have else "wb") as f:
-                            for piece in given.iter_bytes():  # as it comes: whole pieces are lost where a line is cut
-                                if f.tell() + len(piece) > size:
+                            for piece in given.iter_raw():  # as it comes: whole pieces are lost where a line is cut
+                                at += len(piece)
+                                if at > size:
                                     raise ChannelError("The hub must give as many bytes as it named. Got more.")
                                 f.write(piece)
-                        return
+                                hashed.update(piece)
+                        return at
                     if given.status_code not in AGAIN:
                         raise ChannelError("A body that is asked about must be there. It is not. Ask again.")
             except self._httpx.TransportError:
-                if part.exists() and part.stat().st_size > have:
-                    return
+                if at > have:
+                    return at
             tries += 1
             self._rest(tries)
         raise Stopped

@@ -5,8 +5,7 @@ import importlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,81 +15,14 @@ import pytest
 
 import comity as co
 from comity.core.contribution import Contribution
-from comity.core.envelope import Envelope
-from comity.core.parts import Until
-from comity.core.round import Round
 from comity.core.wire import encode
 from comity.running import Names
 from comity.service import client, packets
 
 sys.path.append(str(Path(__file__).parent))
-made = importlib.import_module("actors")
+made, asking = importlib.import_module("actors"), importlib.import_module("asking")
 
-RECIPE = "ab" * 32
-BASE = Round("run", 0, roster=3, asked=3, expected=3.0)
 LARGE = np.arange(packets.INLINE // 4, dtype="float32")
-
-
-@dataclass
-class Asked:
-    """A hub that asks, its answers as they come, and the line of each party."""
-
-    engine: Any
-    url: str
-    answers: list[Envelope]
-    thread: threading.Thread | None = None
-    lines: list[client.Client] = field(default_factory=list)
-
-    def ask(self, *cohort: str, number: int = 0, seconds: float | None = 20.0, value: Any = None) -> None:
-        body = Contribution("question", {"x": np.arange(3.0) if value is None else value})
-
-        def message(to: str) -> Envelope:
-            return Envelope(replace(BASE, number=number).to(to), "contribute", "hub", RECIPE, body)
-
-        def run() -> None:
-            self.answers.extend(self.engine.ask(cohort, message, Until(1, seconds)))
-
-        self.thread = threading.Thread(target=run)
-        self.thread.start()
-
-    def wait(self) -> list[str]:
-        assert self.thread is not None
-        self.thread.join(30)
-        assert not self.thread.is_alive()
-        return [answer.sender for answer in self.answers]
-
-    def line(self, name: str, secret: Any = None) -> client.Client:
-        one = client.Client(self.url, name, secret or made.secret(name), pause=0.2, silence=5.0)
-        self.lines.append(one)
-        return one
-
-    def poll(self, name: str) -> packets.Packet:
-        ends = time.monotonic() + 10.0
-        while time.monotonic() < ends:
-            if (got := self.line(name).ask("GET", "/v1/tasks?wait=1")).status == 200:
-                return packets.read(got.body)
-        raise AssertionError("nothing was asked")
-
-    def say(self, name: str, asked: packets.Packet, value: Any = "yes", **changes: Any) -> client.Answer:
-        """An answer, as a site says it."""
-        body = encode(Contribution("said", {"x": value}))
-        said = Envelope(asked.said.round, asked.said.phase, name, asked.said.recipe, Contribution("said", None))
-        head, ref = packets.header(replace(said, **changes), body, asked=asked.ref.sha)
-        return self.line(name).ask("POST", "/v1/reply", packets.joined(head, ref, body))
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Asked]:
-    urls: list[str] = []
-    engine: Any = made.network(tmp_path, tell=urls.append, most=2**23, linger=0.0).connect(Names({}), None)  # type: ignore[arg-type]
-    engine.begin(BASE, {"hash": RECIPE})
-    asked = Asked(engine, urls[0], [])
-    yield asked
-    if asked.thread is not None:
-        asked.thread.join(30)
-    for one in asked.lines:
-        one.close()
-    engine.close()
 
 
 def test_twice_late_and_otherwise(hub):
@@ -137,7 +69,7 @@ def test_a_poll_consumes_nothing_and_a_newer_one_ends_the_older(hub):
     assert hub.wait() == ["ada"]
 
 
-def _signed(hub: Asked, path: str, method: str = "GET", body: bytes = b"", who: str = "ada") -> dict[str, str]:
+def _signed(hub: Any, path: str, method: str = "GET", body: bytes = b"", who: str = "ada") -> dict[str, str]:
     return hub.line(who)._signed(method, path, body, {})
 
 

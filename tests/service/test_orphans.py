@@ -14,41 +14,19 @@ import pytest
 
 import comity as co
 from comity.ledger.blobs import DAY
-from comity.service import packets
 
 sys.path.append(str(Path(__file__).parent))
-made, hostile, servers = map(importlib.import_module, ("actors", "test_network_hostile", "test_postgres"))
+asking, made, servers = map(importlib.import_module, ("asking", "actors", "test_postgres"))
 DATA = os.urandom(300_000)
 SHA = hashlib.sha256(DATA).hexdigest()
 
 
-class Asked(hostile.Asked):  # type: ignore[misc, name-defined]
-    """A hub that asks, of one run."""
-
-    def poll(self, name: str) -> Any:
-        ends = time.monotonic() + 10.0
-        while time.monotonic() < ends:
-            got = self.line(name).ask("GET", "/v1/tasks?run=run&wait=1")
-            if got.status == 200:
-                return packets.read(got.body)
-        raise AssertionError("nothing was asked")
-
-
 @contextmanager
-def asking(folder: Path) -> Iterator[Any]:
+def large(folder: Path) -> Iterator[Any]:
     """A hub that asks ada a large question; it ends as if it were killed: nothing is counted."""
-    urls: list[str] = []
-    engine = made.network(folder, tell=urls.append, most=2**23, linger=0.0).connect([], None)
-    engine.begin(hostile.BASE, {"hash": hostile.RECIPE})
-    hub = Asked(engine, urls[0], [])
-    hub.ask("ada", seconds=3.0, value=DATA)
-    try:
+    with asking.asking(folder) as hub:
+        hub.ask("ada", seconds=3.0, value=DATA)
         yield hub
-    finally:
-        for line in hub.lines:
-            line.close()
-        hub.wait()
-        engine.close()
 
 
 def bodies(folder: Path, which: str) -> list[str]:
@@ -58,7 +36,7 @@ def bodies(folder: Path, which: str) -> list[str]:
 
 def test_a_body_that_no_row_names_goes_at_the_next_start(tmp_path: Path) -> None:
     """The hub was killed before it wrote the answer; the repeat is taken."""
-    with asking(tmp_path) as hub:
+    with large(tmp_path) as hub:
         hub.poll("ada")
         hub.line("ada").send(SHA, DATA)
         assert bodies(tmp_path, "up") == [SHA]
@@ -71,7 +49,7 @@ def test_a_body_that_no_row_names_goes_at_the_next_start(tmp_path: Path) -> None
         path = tmp_path / "hub" / "up" / "someone" / f"{hashlib.sha256(name.encode()).hexdigest()}.part"
         path.write_bytes(b"half")
         os.utime(path, (time.time() - age,) * 2)
-    with asking(tmp_path) as hub:
+    with large(tmp_path) as hub:
         assert bodies(tmp_path, "up") == [f"{hashlib.sha256(b'young').hexdigest()}.part"]
         assert bodies(tmp_path, "down") == asked, "somebody is asked this"
         task = hub.poll("ada")
@@ -84,7 +62,7 @@ def test_a_body_that_no_row_names_goes_at_the_next_start(tmp_path: Path) -> None
 
 def test_a_body_that_an_answer_names_stays(tmp_path: Path) -> None:
     """The answer was taken, and not counted when the hub was killed."""
-    with asking(tmp_path) as hub:
+    with large(tmp_path) as hub:
         task, wide = hub.poll("ada"), "y" * 300_000
         from comity.core.contribution import Contribution
         from comity.core.wire import encode
@@ -93,7 +71,7 @@ def test_a_body_that_an_answer_names_stays(tmp_path: Path) -> None:
         hub.line("ada").send(hashlib.sha256(body).hexdigest(), body)
         assert hub.say("ada", task, wide).status == 200
         assert hub.wait() == ["ada"]
-    with asking(tmp_path) as hub:
+    with large(tmp_path) as hub:
         assert hub.wait() == ["ada"]
         assert hub.answers[0].body.value["x"] == wide
 

@@ -47,8 +47,8 @@ class Tried:
         network = importlib.import_module("comity.service.network").Network
         settings = {"identity": made.HUB, "parties": self.registry, "tell": urls.append, "linger": 0.0, "most": 2**22}
         self.engine = network("127.0.0.1:0", folder / "hub", **settings).connect([], None)
-        hostile = importlib.import_module("test_network_hostile")
-        self.engine.begin(hostile.BASE, {"hash": hostile.RECIPE})
+        asking = importlib.import_module("asking")
+        self.engine.begin(asking.BASE, {"hash": asking.RECIPE})
         self.url = urls[0]
 
     def rows(self) -> dict[str, list[Any]]:

@@ -170,13 +170,13 @@ def test_18_questions_and_answers_around_the_border_of_what_travels_inline(hub, 
 MEMORY = """
 import importlib, sys, threading, time
 sys.path.append(sys.argv[1])
-made, hostile = importlib.import_module("actors"), importlib.import_module("test_network_hostile")
+made, asking = importlib.import_module("actors"), importlib.import_module("asking")
 from comity.running import Names
 urls = []
 from pathlib import Path
 engine = made.network(Path(sys.argv[2]), tell=urls.append, most=2**30, linger=0.0).connect(Names({}), None)
-engine.begin(hostile.BASE, {"hash": hostile.RECIPE})
-hub = hostile.Asked(engine, urls[0], [])
+engine.begin(asking.BASE, {"hash": asking.RECIPE})
+hub = asking.Asked(engine, urls[0], [])
 hub.ask("ada", seconds=300.0)
 hub.poll("ada")
 print(hub.url, flush=True)

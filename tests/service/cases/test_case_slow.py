@@ -146,22 +146,22 @@ def test_29_a_thousand_polls(tmp_path):
     from comity.service import packets
     from comity.service.client import Client
 
-    hostile = importlib.import_module("test_network_hostile")
+    asking = importlib.import_module("asking")
     names = [f"p{i:04}" for i in range(1000)]
     secrets = {name: made.secret(name) for name in names}
     keys = {name: secret.public_key() for name, secret in secrets.items()}
-    body = hostile.encode(hostile.Contribution("said", {"x": 1}))
+    body = asking.encode(asking.Contribution("said", {"x": 1}))
     urls: list[str] = []
     network = co.Network("127.0.0.1:0", tmp_path, identity=made.HUB, parties=keys, tell=urls.append, linger=0.0)
     engine: Any = network.connect([], None)  # type: ignore[arg-type]
     place = urls[0].removeprefix("http://")
-    base = importlib.import_module("dataclasses").replace(hostile.BASE, roster=1000, asked=1000, expected=1000.0)
-    engine.begin(base, {"hash": hostile.RECIPE})
+    base = importlib.import_module("dataclasses").replace(asking.BASE, roster=1000, asked=1000, expected=1000.0)
+    engine.begin(base, {"hash": asking.RECIPE})
     asked_at, answered = [0.0], []
 
     def message(to: str) -> Any:
-        question = hostile.Contribution("question", {"x": 1})
-        return hostile.Envelope(base.to(to), "contribute", "hub", hostile.RECIPE, question)
+        question = asking.Contribution("question", {"x": 1})
+        return asking.Envelope(base.to(to), "contribute", "hub", asking.RECIPE, question)
 
     def asks() -> None:
         asked_at[0] = time.monotonic()
@@ -187,9 +187,7 @@ def test_29_a_thousand_polls(tmp_path):
         waiting.release()
         task = packets.read(await told(reader))
         came = time.monotonic()
-        said = hostile.Envelope(
-            task.said.round, "contribute", name, task.said.recipe, hostile.Contribution("said", None)
-        )
+        said = asking.Envelope(task.said.round, "contribute", name, task.said.recipe, asking.Contribution("said", None))
         head, ref = packets.header(said, body, asked=task.ref.sha)
         writer.write(request(me, "POST", "/v1/reply", packets.joined(head, ref, body)))
         await told(reader)

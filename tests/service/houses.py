@@ -80,11 +80,11 @@ class Place:
     def settings(self) -> HubSettings:
         return HubSettings.read(self.folder)
 
-    def sites(self, *paths: Path) -> None:
-        """Sites of both parties, each with all studies; they stay until they are told to stop."""
+    def sites(self, *paths: Path, stay: bool = True) -> None:
+        """Sites of both parties, each with all studies; they stay until they are told to stop, or to the end of one."""
         for name in NAMES:
             taken = [Taken(one.fed, one.participant(name)) for one in map(Study.load, paths)]
-            agenda = Many(taken)
+            agenda = Many(taken, stay)
             key = self.settings.secret().public_key()
             to = Pinned(self.settings.url, "Hub", name, key, "")
             where = self.folder.parent / name

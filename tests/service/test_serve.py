@@ -27,6 +27,7 @@ import comity as co
 from comity.cli import STOPPED
 from comity.ledger.audit import audit
 from comity.service import versions
+from comity.service.answering import Answering
 from comity.service.conducting import Job, Stop, Training
 from comity.service.keeping import backup, restore
 from comity.service.keys import trusting
@@ -270,6 +271,21 @@ def test_the_command_carries_and_ends(place: Any, tmp_path: Path) -> None:
     code, out, err = ended("serve", place.folder, path, "--once", "--minimum", "2")
     assert (code, [json.loads(line)["round"] for line in err.splitlines() if '"round"' in line]) == (0, [1, 2, 3])
     assert "minimum" not in out
+
+
+def test_a_hub_that_ends_by_itself_tells_everybody_first(
+    place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late they ask: else they would call a hub that is gone."""
+    path = study(tmp_path, rounds=1)
+    step = Answering.step
+    monkeypatch.setattr(Answering, "step", lambda self: (time.sleep(0.7), step(self))[1])
+    place.sites(path, stay=False)
+    code, _, err = ended("serve", place.folder, path, "--once", "--minimum", "2")
+    assert code == 0, err
+    for thread in place.threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in place.threads)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def _served(
             while not once and not station.ending:
                 station.check()
                 time.sleep(LOOK)
+            station.farewell()
         except Halted:
             failed = 0
             log("stopped", "Stopped after the round. The same command goes on.")

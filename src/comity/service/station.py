@@ -77,6 +77,7 @@ class Station:
                 f'{host}. Use url="https://HOST:PORT", as they call it.'
             )
         self._shut: list[Callable[[], Any]] = []
+        self._over: list[tuple[str, Sequence[str]]] = []
         try:
             self._open(settings, routes, name, blobs)
         except BaseException:
@@ -226,7 +227,21 @@ class Station:
         self._served.check()
 
     def let_go(self, run: str, names: Sequence[str]) -> None:
-        """A run is over: nothing is to be done."""
+        """A run is over: they are told when they ask, see `farewell`."""
+        self._over.append((run, names))
+
+    def farewell(self) -> None:
+        """Before the end: wait a moment until all know what is over, and have signed for the whole ledger."""
+        ends = time.monotonic() + self.settings.linger
+        for run, names in self._over:
+            everybody = {(run, name) for name in names}
+            while time.monotonic() < ends and not self.hub.told.issuperset(everybody):
+                time.sleep(0.02)
+            whole = _entries(self.hub, run) if names else 0
+            while time.monotonic() < ends and not _signed(self.hub, run, names, whole):
+                time.sleep(0.02)
+        self._over.clear()
+        time.sleep(min(MOMENT, self.settings.linger))  # the last answers are on their way
 
     def close(self) -> None:
         """Close the door, let go of everything."""
@@ -292,16 +307,10 @@ class Once:
         self.station.check()
 
     def let_go(self, run: str, names: Sequence[str]) -> None:
-        """Wait a moment until everybody knows that it is over, and has signed for the whole ledger."""
-        ends = time.monotonic() + self.station.settings.linger
-        everybody = {(run, name) for name in names}
+        """All are told; then it closes."""
+        self.station.let_go(run, names)
         try:
-            while time.monotonic() < ends and not self.hub.told.issuperset(everybody):
-                time.sleep(0.02)
-            whole = _entries(self.hub, run) if names else 0
-            while time.monotonic() < ends and not _signed(self.hub, run, names, whole):
-                time.sleep(0.02)
-            time.sleep(min(MOMENT, self.station.settings.linger))  # the last answers are on their way
+            self.station.farewell()
         finally:
             self.station.close()
 

@@ -17,6 +17,7 @@ import pytest
 import comity as co
 from comity.service import site
 from comity.service.client import Client
+from comity.service.database import Away
 from comity.service.invitations import Invitation
 from comity.service.limits import Limits
 from comity.service.offers import Offer, Taken
@@ -301,3 +302,20 @@ def test_the_log_of_the_process_is_its_own(tmp_path):
     kept = Kept()
     with house(tmp_path):
         assert not kept.closed
+
+
+def test_a_database_that_is_away_when_a_run_begins_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter([Away("It is away."), Away("It is away."), ["ada"]])
+
+    def approved(station: Station) -> Any:
+        if isinstance(said := next(answers), Away):
+            raise said
+        return said
+
+    with house(tmp_path) as station:
+        monkeypatch.setattr(Station, "approved", property(approved))
+        monkeypatch.setattr("comity.service.posting.LOOK", 0.01)
+        assert station.carrying(folder=tmp_path / "run").choice["workers"] == 1
+    assert capsys.readouterr().err.count("It is waited for.") == 1

@@ -19,7 +19,7 @@ from comity.ledger.peek import peek
 from comity.ledger.record import Ledger
 from comity.loop.hub import Event
 from comity.service.logs import Log
-from comity.service.posting import Halted
+from comity.service.posting import Halted, surely
 from comity.service.runs import RunRow, Runs
 from comity.service.studies import Study
 
@@ -216,7 +216,8 @@ class Conductor:
     def row(self, folder: Path) -> RunRow | None:
         """The newest run of a folder."""
         runs: Runs = self.station.runs
-        return next((row for row in runs.all() if row.folder and Path(row.folder).absolute() == folder), None)
+        rows = surely(self.station, runs.all)
+        return next((row for row in rows if row.folder and Path(row.folder).absolute() == folder), None)
 
     def _failed(self, name: str, folder: Path, error: Exception) -> None:
         why = " ".join(str(error).split()) or type(error).__name__
@@ -224,7 +225,7 @@ class Conductor:
             why = f"{type(error).__name__}: {why}"
         row = self.row(folder)
         if row is not None and row.live:
-            self.station.runs.become(row.run, "failed", why[:500])
+            surely(self.station, self.station.runs.become, row.run, "failed", why[:500])
         self.log("failed", f"{name}   failed: {why} The hub goes on.", {"study": name, "why": why}, level="error")
 
     @contextmanager

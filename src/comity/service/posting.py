@@ -78,6 +78,24 @@ class Work:
     kept: bool = True
 
 
+def surely(house: House, do: Callable[..., Given], *given: Any) -> Given:
+    """Do it, however long the database, or the store of large bodies, is away.
+
+    Raises:
+        ConfigError: the hub does not serve any more.
+    """
+    said = False
+    while True:
+        try:
+            return do(*given)
+        except (Away, StoreAway) as away:
+            if not said:
+                sys.stderr.write(f"hub: {away} It is waited for.\n")
+            said = True
+            house.check()
+            time.sleep(LOOK)
+
+
 class Desk:
     """The post of one run."""
 
@@ -270,14 +288,4 @@ class Desk:
         self._surely(self._hub.runs.become, self._run, state, why)
 
     def _surely(self, do: Callable[..., Given], *given: Any) -> Given:
-        """Do it, however long the database, or the store of large bodies, is away."""
-        said = False
-        while True:
-            try:
-                return do(*given)
-            except (Away, StoreAway) as away:
-                if not said:
-                    sys.stderr.write(f"hub: {away} It is waited for.\n")
-                said = True
-                self._house.check()
-                time.sleep(LOOK)
+        return surely(self._house, do, *given)

@@ -19,7 +19,7 @@ from comity.ledger.blobs import Blobs, Bodies, StoreAway
 from comity.service.database import NAME, Database
 from comity.service.hub import Hub
 from comity.service.network import Network
-from comity.service.posting import Desk, Halted, Work
+from comity.service.posting import Desk, Halted, Work, surely
 from comity.service.registry import Registry
 from comity.service.serving import Served
 from comity.service.settings import HubSettings
@@ -266,7 +266,8 @@ class Carrying:
     @property
     def choice(self) -> Mapping[str, Any]:
         """How the work is done: a fact for the ledger."""
-        workers = len(self.station.approved if self.work.parties is None else self.work.parties)
+        parties = self.work.parties
+        workers = len(surely(self.station, lambda: self.station.approved) if parties is None else parties)
         return {"executor": "sites", "workers": workers, "reason": "asked for", "engine": "network"}
 
     def connect(self, roster: Roster, answer: Callable[[Envelope], Envelope]) -> Engine:

@@ -319,3 +319,20 @@ def test_a_database_that_is_away_when_a_run_begins_is_waited_for(
         monkeypatch.setattr("comity.service.posting.LOOK", 0.01)
         assert station.carrying(folder=tmp_path / "run").choice["workers"] == 1
     assert capsys.readouterr().err.count("It is waited for.") == 1
+
+
+def test_a_request_that_a_proxy_repeats_is_signed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first hub was killed after it had used the nonce up: the second refuses it, and the site asks again."""
+    body = b'{"run": "none", "entries": 0, "head": "", "by": ""}'
+    with house(tmp_path) as station:
+        line = Client(station.url, "ada", made.secret("ada"), pause=0.05)
+        once = line._signed("POST", "/v1/head", body, {})
+        fresh, given = line._signed, iter([once, once])
+        monkeypatch.setattr(line, "_signed", lambda *said: next(given, None) or fresh(*said))
+        assert line._once("POST", "/v1/head", body, {}, 1.0).status == 404
+        assert line.ask("POST", "/v1/head", body).status == 404
+        line.close()
+        repeated = httpx.post(f"{station.url}/v1/head", content=body, headers=once, trust_env=False)
+        other = httpx.post(f"{station.url}/v1/head", content=body + b" ", headers=once, trust_env=False)
+    assert (repeated.status_code, repeated.json()["again"]) == (401, True)
+    assert (other.status_code, set(other.json())) == (401, {"reason"})

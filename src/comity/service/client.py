@@ -116,13 +116,13 @@ class Client:
                 got = None
                 if time.monotonic() - began > HELD and not isinstance(error, self._httpx.ConnectTimeout):
                     tries = 0
-            if got is not None and got.status == 401:
+            if got is not None and got.status == 401 and got.told.get("again") is not True:
                 self._corrected(got, skewed)
                 skewed = True
                 continue
             if got is not None and got.status == 426:
                 raise ConfigError(_versions(got.told))
-            if got is not None and (got.status not in AGAIN and not 300 <= got.status < 400):
+            if got is not None and (got.status not in (*AGAIN, 401) and not 300 <= got.status < 400):
                 return got
             if time.monotonic() >= ends:
                 return Answer(503, b"")

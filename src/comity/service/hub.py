@@ -219,8 +219,9 @@ def refusal(error: Exception) -> Any:
     if isinstance(error, Refused):
         return answer_json(error.status, error.told)
     if isinstance(error, SignatureRefused):
-        clock = {"now": int(time.time())} if error.reason == "clock" else {}
-        return answer_json(401, {"reason": str(error), **clock})
+        kinds: dict[str, dict[str, Any]] = {"clock": {"now": int(time.time())}, "replay": {"again": True}}
+        more = kinds.get(error.reason, {})
+        return answer_json(401, {"reason": str(error), **more})
     if isinstance(error, WireError):
         return answer_json(422, {"reason": str(error)})
     if full(error):

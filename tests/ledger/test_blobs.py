@@ -84,3 +84,15 @@ def test_a_whole_that_is_something_else_begins_anew(tmp_path: Path) -> None:
     assert blobs.offset("ada", NAME) == 0
     sends(blobs, 7_000)
     assert blobs.sent("ada", NAME) == DATA
+
+
+def test_what_another_process_wrote_is_hashed_too(tmp_path: Path) -> None:
+    """A prefix by one process, made anew as something else by another, and a suffix that fits the first."""
+    one, two = Blobs(tmp_path), Blobs(tmp_path)
+    one.add("ada", NAME, 0, len(DATA), DATA[:9_000])
+    (part,) = one.place("ada").glob("*.part")
+    part.unlink()
+    two.add("ada", NAME, 0, len(DATA), bytes(9_000))
+    with pytest.raises(LedgerError, match="must be what its sha256 says"):
+        one.add("ada", NAME, 9_000, len(DATA), DATA[9_000:])
+    assert one.sent("ada", NAME) is None

@@ -105,7 +105,7 @@ class Blobs:
         self.down, self.up = folder / "down", folder / "up"
         for path in (self.down, self.up):
             path.mkdir(parents=True, exist_ok=True)
-        self._hashing: dict[Path, tuple[int, Any]] = {}  # of parts that arrive here: bytes so far, and their sha256
+        self._hashing: dict[Path, tuple[tuple[int, ...], Any]] = {}  # of parts that arrive here: stamp, and sha256
 
     def give(self, sha: str, data: bytes) -> None:
         """Keep what is to be fetched."""
@@ -159,27 +159,28 @@ class Blobs:
 
     def _append(self, part: Path, at: int, total: int, data: bytes) -> int:
         """How many there are then."""
+        hashed = self._so_far(part, at)
         with part.open("ab") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
-        hashed = self._hashed(part, at, data)
+            stamp = _stamp(os.fstat(f.fileno()))
+        if hashed is not None:
+            hashed.update(data)
         if at + len(data) == total:
             self._finish(part, part.with_suffix(""), hashed or _read(part))
+        elif hashed is not None:
+            if len(self._hashing) >= HASHING:
+                self._hashing.clear()  # of those that nobody went on with; they are read again
+            self._hashing[part] = (stamp, hashed)
         return at + len(data)
 
-    def _hashed(self, part: Path, at: int, data: bytes) -> Any:
-        """The sha256 up to here, where all of the part came by this process; else None."""
-        known, hashed = self._hashing.pop(part, (0, None))
+    def _so_far(self, part: Path, at: int) -> Any:
+        """The sha256 of what is there, where nobody but this process wrote it; else None."""
+        known, hashed = self._hashing.pop(part, ((), None))
         if not at:
-            known, hashed = 0, sha256()
-        if hashed is None or known != at:
-            return None
-        hashed.update(data)
-        if len(self._hashing) >= HASHING:
-            self._hashing.clear()  # of those that nobody went on with; they are read again
-        self._hashing[part] = (at + len(data), hashed)
-        return hashed
+            return sha256()
+        return hashed if known == _stamp(part.stat()) else None
 
     def size(self, party: str, sha: str) -> int | None:
         """The bytes of what a party has sent; None where it is not whole."""
@@ -244,12 +245,16 @@ class Blobs:
             path.unlink(missing_ok=True)
 
     def _finish(self, part: Path, whole: Path, hashed: Any) -> None:
-        self._hashing.pop(part, None)
         if hashed.hexdigest() != whole.name:
             part.unlink(missing_ok=True)
             raise LedgerError("An upload must be what its sha256 says. It is not. Send it again from the beginning.")
         part.replace(whole)
         files.sync(whole.parent)
+
+
+def _stamp(said: os.stat_result) -> tuple[int, ...]:
+    """Another where somebody else wrote to a file, or made it anew."""
+    return said.st_ino, said.st_size, said.st_mtime_ns
 
 
 def _read(part: Path) -> Any:

@@ -228,7 +228,8 @@ class Station:
 
     def let_go(self, run: str, names: Sequence[str]) -> None:
         """A run is over: they are told when they ask, see `farewell`."""
-        self._over.append((run, names))
+        if names:
+            self._over.append((run, names))
 
     def farewell(self) -> None:
         """Before the end: wait a moment until all know what is over, and have signed for the whole ledger."""
@@ -237,7 +238,7 @@ class Station:
             everybody = {(run, name) for name in names}
             while time.monotonic() < ends and not self.hub.told.issuperset(everybody):
                 time.sleep(0.02)
-            whole = _entries(self.hub, run) if names else 0
+            whole = _entries(self.hub, run)
             while time.monotonic() < ends and not _signed(self.hub, run, names, whole):
                 time.sleep(0.02)
         self._over.clear()

@@ -23,6 +23,7 @@ from comity.core.contribution import Contribution
 from comity.core.wire import encode_tree
 from comity.ledger.keys import SideSecret
 from comity.methods.ditto import Ditto
+from comity.service.database import awaited
 from comity.service.joining import Pinned
 from comity.service.registry import Registry
 from comity.service.station import Station
@@ -133,10 +134,10 @@ def hub(order: dict[str, Any]) -> None:
 def station(order: dict[str, Any]) -> None:
     """One process of a hub on PostgreSQL: it serves, and carries the run when its turn comes."""
     folder, make = Path(order["folder"]), WORKS[order["work"]][0]
-    with Registry.open(order["database"]) as registry:
+    with awaited(lambda: Registry.open(order["database"]), print) as registry:
         given: Any = {"identity": HUB, "parties": registry, "url": order["url"]}
         settings = co.Network(f"127.0.0.1:{order['port']}", folder / "hub", **given)
-        with Station(settings) as one, one.holding(folder / "run"):
+        with awaited(lambda: Station(settings), print) as one, one.holding(folder / "run"):
             if not (folder / "done").exists():
                 engine: Any = one.carrying(folder=folder / "run")
                 say(folder, make().run(rounds=order["rounds"], folder=folder / "run", engine=engine))

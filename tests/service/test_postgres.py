@@ -1,6 +1,7 @@
 """A hub on PostgreSQL: of one process or several, while its database is there, and while it is away."""
 
 import importlib
+import io
 import sys
 import threading
 import time
@@ -13,12 +14,16 @@ import pytest
 
 import comity as co
 from comity.service import site
+from comity.service.database import Away, awaited
 from comity.service.invitations import Invitation
+from comity.service.logs import Log
+from comity.service.opening import opened
 from comity.service.registry import Registry
 from comity.service.station import Station
 
 sys.path.append(str(Path(__file__).parent))
 made, servers = importlib.import_module("actors"), importlib.import_module("postgres")
+houses = importlib.import_module("houses")
 
 
 def approved(url: str) -> Registry:
@@ -105,6 +110,20 @@ def test_the_database_goes_away_and_comes_back(tmp_path):
     assert (run.ledger.dropped, run.ledger.refused) == ([], [])
 
 
+def test_a_hub_that_begins_before_its_database(tmp_path):
+    """`comity serve` says what it waits for, and goes on once the database is there."""
+    said = io.StringIO()
+    with servers.running() as server:
+        place = houses.made(tmp_path / "hub")
+        settings = place.folder / "hub.toml"
+        settings.write_text(settings.read_text() + f'database = "{server.url()}"\n')
+        server.stop()
+        threading.Timer(1.5, server.start).start()
+        with opened(place.settings, Log("text", said)) as one:
+            assert one.registry.parties() == []
+    assert said.getvalue().count("It is waited for, 60 s at most.") == 1
+
+
 def test_a_url_without_its_password(postgres):
     shown = postgres.url().replace("hub@", "hub:pass-word@")
     with Registry.open(shown) as registry:
@@ -113,6 +132,9 @@ def test_a_url_without_its_password(postgres):
 
 
 def test_a_database_that_is_not_there():
-    with pytest.raises(co.ConfigError, match="must be a database that answers") as refused:
-        Registry.open("postgresql+psycopg://hub:pass-word@127.0.0.1:9/none")
+    said = []
+    with pytest.raises(Away, match="must be a database that answers") as refused:
+        awaited(lambda: Registry.open("postgresql+psycopg://hub:pass-word@127.0.0.1:9/none"), said.append, 0.6)
     assert "pass-word" not in str(refused.value)
+    assert len(said) == 1
+    assert said[0].endswith("It is waited for, 1 s at most.")

@@ -67,12 +67,15 @@ def _served(
     """Until all is carried, or somebody ends it: how many failed."""
     from comity.service.conducting import Conductor
     from comity.service.opening import opened, wanted
-    from comity.service.posting import Halted
+    from comity.service.posting import Halted, surely
+
+    def planned() -> Sequence["Job"]:
+        return [replace(job, minimum=wanted(job, station.registry)) for job in jobs]  # type: ignore[type-var, arg-type]
 
     with opened(settings, log) as station:
         stop.station = station
-        jobs = [replace(job, minimum=wanted(job, station.registry)) for job in jobs]  # type: ignore[type-var, arg-type]
-        _head(settings, station, jobs)
+        jobs = surely(station, planned)
+        surely(station, _head, settings, station, jobs)
         try:
             failed = Conductor(station, log, again).carry(jobs)
             while not once and not station.ending:
@@ -92,6 +95,7 @@ def _head(settings: "HubSettings", station: "Station", jobs: Sequence["Job"]) ->
     from comity.service.conducting import Training
     from comity.service.keys import fingerprint
 
+    here = station.registry.parties("approved") if station.registry is not None else []
     tls = settings.certificate_der()
     none = "certificate of an authority" if settings.certificate is not None else "TLS ends before it"
     _say("hub", f"{settings.url}   {f'certificate {fingerprint(tls)}' if tls else none}")
@@ -101,7 +105,6 @@ def _head(settings: "HubSettings", station: "Station", jobs: Sequence["Job"]) ->
             _say("recipe", f"sha256:{job.study.hash}   {job.name}: each party approves it before joining")
         else:
             _say("compare", f"{job.name}   each party runs: comity compare TABLE --hub {settings.url} ...")
-    here = station.registry.parties("approved") if station.registry is not None else []
     names = ", ".join(party.name for party in here) or "nobody yet: comity hub invite, then approve"
     _say("parties", f"{len(here)} approved: {names}")
     for job in jobs:

@@ -5,10 +5,11 @@ at any moment, a transaction is there whole or not at all.
 """
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -19,12 +20,39 @@ NAME, CHANNEL = "hub.db", "comity"
 """The file, and the channel of PostgreSQL by which processes wake one another."""
 WAIT = 30.0
 """Seconds to wait for another process that writes."""
+PATIENCE = 60.0
+"""Seconds for which a hub that begins waits for a database that does not answer."""
 _LOCK = 0x636F6D697479
 """The number of the lock under which writes to PostgreSQL follow one another."""
+Given = TypeVar("Given")
 
 
 class Away(LedgerError):
     """A database that does not answer now. What was committed is there; ask again."""
+
+
+def awaited(do: Callable[[], Given], tell: Callable[[str], object], seconds: float = PATIENCE) -> Given:
+    """Do it once the database answers.
+
+    Args:
+        do: what needs the database; begun anew each time.
+        tell: is told once why it takes long.
+        seconds: to wait at most.
+
+    Raises:
+        Away: it did not answer in time.
+    """
+    ends, told = time.monotonic() + seconds, False
+    while True:
+        try:
+            return do()
+        except Away as away:
+            if time.monotonic() > ends:
+                raise
+            if not told:
+                tell(f"{away} It is waited for, {seconds:.0f} s at most.")
+            told = True
+            time.sleep(0.5)
 
 
 class Database:
@@ -56,6 +84,7 @@ class Database:
             tables: which must be there.
 
         Raises:
+            Away: it does not answer now.
             ConfigError: it cannot be opened.
             LedgerError: it is damaged.
         """
@@ -81,7 +110,8 @@ class Database:
         """Make the tables that are missing.
 
         Raises:
-            ConfigError: the database cannot be written.
+            Away: the database does not answer now.
+            ConfigError: it cannot be written.
         """
         with self.writing(ConfigError) as db:
             tables.create_all(db)
@@ -150,7 +180,7 @@ class Database:
         except sa.exc.SQLAlchemyError as fault:
             said = type(getattr(fault, "orig", None) or fault).__name__
             gone = isinstance(fault, sa.exc.OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError)
-            raise (Away if gone and error is LedgerError else error)(
+            raise (Away if gone else error)(
                 f"{self.where} must be a database that answers. Got: {said}. Start it, or correct it."
             ) from None
 

@@ -11,6 +11,7 @@ from comity.ledger.blobs import StoreAway
 from comity.ledger.mailbox import Mailbox
 from comity.service import metrics, versions
 from comity.service.conducting import Comparing, Job, Training
+from comity.service.database import awaited
 from comity.service.logs import Log, taken_over
 from comity.service.noticing import Noticed
 from comity.service.pages import pages
@@ -64,23 +65,38 @@ def opened(settings: HubSettings, log: Log, tell: Callable[[str], None] | None =
         tell: is given the address once questions are taken.
 
     Raises:
+        Away: the database did not answer in time.
         ConfigError: the folder is in use, the port is taken, or the database must be migrated.
     """
-    registry = Registry.open(settings.database or settings.folder)
+
+    def waiting(why: str) -> None:
+        log("waiting", why)
+
+    registry = awaited(lambda: _registry(settings), waiting)
     with closing(registry.db):
-        versions.check(registry.db)
         front = Front(registry, Runs(registry.db), Mailbox(registry.db), settings.url)
         store = front.stored if settings.blobs else None
         watched = metrics.Watched(settings, registry, front.runs, front.box.progress, front.polls, store)
         routes = [*pages(front), *metrics.routes(watched)]
         with ExitStack() as stack:
-            front.station = station = Station.open(settings, routes, tell=tell)
+            front.station = station = awaited(lambda: Station.open(settings, routes, tell=tell), waiting)
             stack.callback(station.close)
             stack.enter_context(taken_over(log))
             stack.callback(station.close)  # while what it says is still taken over
             noticed = stack.enter_context(closing(Noticed(registry, front.runs, log)))
             noticed.start()
             yield station
+
+
+def _registry(settings: HubSettings) -> Registry:
+    """Of a database that this version can carry on with."""
+    registry = Registry.open(settings.database or settings.folder)
+    try:
+        versions.check(registry.db)
+    except BaseException:
+        registry.close()
+        raise
+    return registry
 
 
 def jobs_of(

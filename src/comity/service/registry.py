@@ -82,6 +82,7 @@ class Registry:
             clock: seconds since 1970.
 
         Raises:
+            Away: its database does not answer now.
             ConfigError: it cannot be opened.
             LedgerError: it is damaged.
         """

@@ -1,6 +1,7 @@
 """The header of a message: what may stand in it, and the one way to write it."""
 
 import struct
+from mmap import mmap
 from typing import Any, TypeAlias
 
 import msgspec
@@ -66,7 +67,7 @@ write_header = msgspec.msgpack.Encoder(enc_hook=_number).encode
 _decode = msgspec.msgpack.Decoder(Head).decode
 
 
-def read_header(data: bytes, most: int) -> tuple[Head, int]:
+def read_header(data: bytes | mmap, most: int) -> tuple[Head, int]:
     """The header of a message from anybody, and where it ends.
 
     Raises:

@@ -1,6 +1,7 @@
 """The buffers of a message, read leaf by leaf as its header declares them. Everything was said by a stranger."""
 
 from math import prod
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class Reader:
 
     __slots__ = ("at", "data")
 
-    def __init__(self, data: bytes, at: int) -> None:
+    def __init__(self, data: bytes | mmap, at: int) -> None:
         self.data, self.at = data, at
 
     def tree(self, x: Leaf, level: int = 1) -> Any:

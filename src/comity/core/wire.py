@@ -14,6 +14,7 @@ There is one way to write a message: what decodes is byte for byte what `encode`
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache
+from mmap import mmap
 from operator import attrgetter
 from typing import Any, NoReturn, TypeAlias
 
@@ -50,6 +51,7 @@ from comity.core.reader import Reader
 from comity.core.round import Round
 
 Message: TypeAlias = Contribution | Envelope
+Data: TypeAlias = bytes | bytearray | memoryview | mmap
 _Buffers: TypeAlias = list[tuple[Array | bytes, int]]
 
 _ROUND = attrgetter(*(f.name for f in fields(Round)))
@@ -89,12 +91,13 @@ def size(message: Message) -> int:
     return at
 
 
-def decode(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Message:
+def decode(data: Data, *, limit: int = LIMIT) -> Message:
     """The message that `data` holds, exactly as it was: dtypes, shapes, bits, order of names.
 
     It is canonical: `encode(decode(data)) == data` for all that is not refused. Nobody can say one thing in two ways.
 
-    Arrays are read-only and aligned to 8 bytes; they are views of `data` when it is `bytes`, else of a copy.
+    Arrays are read-only and aligned to 8 bytes; they are views of `data` when it is `bytes` or a file that is mapped to
+    be read (which nobody may change then), else of a copy.
     Beside that copy it takes at most 128 bytes of memory for each byte of the header, whatever is declared.
 
     Args:
@@ -123,7 +126,7 @@ def encode_tree(tree: Tree) -> bytes:
     return _join(*_parts(Contribution("state", tree), ANY_HEADER))
 
 
-def decode_tree(data: bytes | bytearray | memoryview) -> Any:
+def decode_tree(data: Data) -> Any:
     """The Tree that `encode_tree` wrote; its arrays are read-only.
 
     Raises:
@@ -296,9 +299,10 @@ def _raw(x: Array) -> Array:
     return np.ascontiguousarray(x, x.dtype.newbyteorder("<"))
 
 
-def _read(data: bytes | bytearray | memoryview, most: int) -> Message:
+def _read(data: Data, most: int) -> Message:
     """From here on, everything was said by a stranger."""
-    whole = data if type(data) is bytes else bytes(memoryview(data))
+    seen = memoryview(data)
+    whole = data if type(data) is bytes or (type(data) is mmap and seen.readonly) else bytes(seen)
     head, start = read_header(whole, most)
     reader = Reader(whole, start)
     value, weight = reader.tree(head.value), reader.tree(head.weight)

@@ -70,7 +70,7 @@ class Bodies(Protocol):
         """The bytes of what a party has sent; None where it is not whole."""
         ...
 
-    def sent(self, party: str, sha: str) -> bytes | None:
+    def sent(self, party: str, sha: str) -> files.Data | None:
         """What a party has sent; None where it is not whole."""
         ...
 
@@ -190,10 +190,10 @@ class Blobs:
             return path.stat().st_size
         return None
 
-    def sent(self, party: str, sha: str) -> bytes | None:
+    def sent(self, party: str, sha: str) -> files.Data | None:
         """What a party has sent; None where it is not whole."""
         path = self.place(party) / sha
-        return path.read_bytes() if path.is_file() else None
+        return files.mapped(path) if path.is_file() else None
 
     def tidy(self, party: str, counted: Collection[str]) -> None:
         """Of what a party sent whole and no answer of it names, keep the newest few: else it could fill the disk.

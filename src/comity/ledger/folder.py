@@ -3,14 +3,20 @@
 import errno
 import fcntl
 import json
+import mmap
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 from comity.core.errors import ConfigError, LedgerError
 from comity.core.recipe import differences
 
+Data: TypeAlias = bytes | mmap.mmap
+"""What a file holds."""
+LARGE = 2**20
+"""Bytes from which on a file is mapped, not copied."""
 _LINES = 10
 _ROOM = 65_536
 """Bytes that the log of a database and its index want at least."""
@@ -70,6 +76,14 @@ def write(path: Path, data: bytes | Iterable[bytes], mode: int = 0o666) -> None:
             new.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def mapped(path: Path) -> Data:
+    """What a file holds that nobody changes any more: a large one as it lies in memory. It may be unlinked then."""
+    with path.open("rb") as f:
+        if os.fstat(f.fileno()).st_size < LARGE:
+            return f.read()
+        return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def put(path: Path, data: bytes) -> None:

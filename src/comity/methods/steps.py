@@ -11,7 +11,7 @@ from comity.core.errors import ConfigError
 from comity.core.parts import Model
 from comity.core.round import Round
 from comity.core.scores import scores
-from comity.core.tree import is_branch, ravel, tree_map, unravel
+from comity.core.tree import Layout, is_branch, leaves, ravel, tree_map, unravel
 from comity.methods.training import Examples, predicted
 
 LEAST_LOSS = 1e-10
@@ -54,8 +54,15 @@ def zeros_like(tree: Tree) -> Any:
 
 def added(params: Tree, change: Tree) -> Any:
     """params + change in the dtypes of the parameters, over one flat vector; neither is changed."""
-    new = tree_map(_moved, params, change)
-    return unravel(ravel(new), new)
+    own, moves = ([np.asarray(x) for _, x in leaves(tree)] for tree in (params, change))
+    if len({x.dtype for x in own}) != 1 or [x.shape for x in own] != [x.shape for x in moves]:
+        new = tree_map(_moved, params, change)
+        return unravel(ravel(new), new)
+    layout = Layout.of(params)
+    new = layout.tree(np.empty(layout.size, own[0].dtype))
+    for (_, to), p, d in zip(leaves(new), own, moves, strict=True):
+        np.add(p, d, out=to, casting="unsafe")  # as (p + d).astype(p.dtype), without the sum between
+    return new
 
 
 def scaled(tree: Any, by: float, model: Model) -> Any:

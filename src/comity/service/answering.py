@@ -22,7 +22,7 @@ from comity.core.envelope import Envelope
 from comity.core.errors import ChannelError, ConfigError, ContributionError, LedgerError, WireError
 from comity.core.parts import Secret
 from comity.core.recipe import canonical
-from comity.core.wire import decode_tree, encode, encode_tree
+from comity.core.wire import Data, decode_tree, encode, encode_tree
 from comity.ledger import folder as files
 from comity.loop.site import EMPTY, Drawer, Site, drawer_tree, failure, tree_drawer
 from comity.service import packets
@@ -215,7 +215,8 @@ class Answering:
             return Laid(head, known.ref, body or f.read())
 
     def _new(self, packet: packets.Packet) -> Laid:
-        body, which = packet.body, Asked.of(packet.said)
+        body: Data | None = packet.body
+        which = Asked.of(packet.said)
         if body is None and which not in self.diary.notes:
             try:
                 self.meter.check_bytes(packet.ref.size)

@@ -21,6 +21,7 @@ from urllib.request import getproxies
 from comity import __version__
 from comity.core.errors import ChannelError, ConfigError
 from comity.core.parts import Secret
+from comity.ledger import folder as files
 from comity.service.enrolling import PROTOCOL
 from comity.service.hub import TYPE
 from comity.service.keys import trusting
@@ -140,18 +141,18 @@ class Client:
             )
         self._clock = now - time.time()
 
-    def fetch(self, sha: str, size: int, folder: Path) -> bytes:
+    def fetch(self, sha: str, size: int, folder: Path) -> files.Data:
         """A body by its sha256; what was fetched before a cut is not fetched again.
 
         Raises:
             ChannelError: the hub gives something else, or nothing.
         """
         part = folder / f"{sha}.part"
-        data = part.read_bytes() if part.exists() else b""
-        have, hashed = len(data), sha256(data)
+        there = part.read_bytes() if part.exists() else b""
+        have, hashed = len(there), sha256(there)
         while have < size:
             have = self._more(sha, have, size, part, hashed)
-        data = part.read_bytes()
+        data = files.mapped(part)
         part.unlink()
         if len(data) == size and hashed.hexdigest() == sha:
             return data

@@ -34,7 +34,7 @@ from comity.service.doors import Doors
 from comity.service.enrolling import ENROL, HELLO, MOST, ROTATE, answer_enrol, answer_hello, answer_rotate
 from comity.service.registry import Registry
 from comity.service.runs import RunRow, Runs
-from comity.service.signatures import Request, SignatureRefused, claimed, verify
+from comity.service.signatures import Request, SignatureRefused, claimed, content_digest, verify
 
 WAIT, SILENCE, SLOWEST = 25.0, 30.0, 1024
 """Seconds of a poll at most, and without a byte; bytes a second below which a body is given up after that."""
@@ -43,6 +43,8 @@ SMALL, CHUNK = packets.HEADER + packets.INLINE + 4, 2**24
 TYPE = "application/x-comity"
 ROOM, EACH = 2**28, 4
 """Bytes of all bodies that may be on their way at once; bodies of one party that may."""
+LARGE = 2**16
+"""Bytes of a body whose digest is computed beside the loop."""
 THREADS = 8
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?")
@@ -305,6 +307,8 @@ def _here(request: Any) -> str:
 
 
 async def _verified(hub: Hub, request: Any, most: int, once: bool) -> Asked:
+    from starlette.concurrency import run_in_threadpool
+
     asked = _said(hub, request)
     if not most:
         return Asked((await hub.off(lambda: hub.doors.admit(asked, write=once))).keyid, b"", request)
@@ -314,7 +318,8 @@ async def _verified(hub: Hub, request: Any, most: int, once: bool) -> Asked:
     size = _size(request, most)
     with hub.carrying(who, size):
         body = await _body(request, most, lambda: hub.arrived(False))
-    whole = Request(asked.method, asked.url, asked.headers, body)
+    digest = await run_in_threadpool(content_digest, body) if len(body) > LARGE else ""
+    whole = Request(asked.method, asked.url, asked.headers, body, digest)
     await hub.off(lambda: hub.doors.admit(whole, write=once))
     return Asked(who, body, request)
 

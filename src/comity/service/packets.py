@@ -17,7 +17,7 @@ from comity.core.contribution import Contribution
 from comity.core.envelope import Envelope
 from comity.core.errors import WireError
 from comity.core.parts import Secret
-from comity.core.wire import decode, encode
+from comity.core.wire import Data, decode, encode
 
 INLINE = 2**18
 HEADER = 2**16
@@ -84,7 +84,7 @@ def read(data: bytes) -> Packet:
     return Packet(head, said, ref, inline)
 
 
-def opened(said: Envelope, body: bytes) -> Envelope:
+def opened(said: Envelope, body: Data) -> Envelope:
     """The message whole.
 
     Raises:

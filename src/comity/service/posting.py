@@ -12,7 +12,7 @@ from comity.core.envelope import Envelope, Owed
 from comity.core.errors import ComityError, ConfigError, LedgerError, WireError
 from comity.core.parts import Spend
 from comity.core.round import Round
-from comity.core.wire import encode
+from comity.core.wire import Data, encode
 from comity.engines.network import LOOK, Declared, Turn
 from comity.ledger.blobs import StoreAway
 from comity.ledger.mailbox import Question
@@ -233,7 +233,7 @@ class Desk:
     def _opened(self, data: bytes) -> Envelope:
         """An answer whole; where its body is none, the member failed."""
         packet = packets.read(data)
-        body = packet.body
+        body: Data | None = packet.body
         if body is None:
             body = self._surely(self._hub.blobs.sent, packet.said.sender, packet.ref.sha)
         if body is None:

@@ -16,7 +16,7 @@ import pytest
 from comity.core.errors import ConfigError, TooFewParticipants
 
 FAST = ["--model", "linear", "--rounds", "3", "--repeats", "2"]
-COMITY = [sys.executable, "-c", "from comity.cli import main; main()"]
+COMITY = [sys.executable, "-m", "comity"]
 
 
 def compared(path: Path, *more: object, target: str = "outcome", party: str = "hospital") -> list[object]:

@@ -214,6 +214,12 @@ class Run:
         ledger: what happened: who, how many bytes, who was refused or dropped and why.
         metrics: the last value of each metric, a ratio of sums over those who were scored.
         recipe: sha256 of what was agreed, hex.
+
+    Example:
+        >>> import numpy as np, comity as co
+        >>> data, model = (np.eye(4, dtype="float32"), np.array([0, 0, 1, 1])), co.Linear(inputs=4, classes=2)
+        >>> co.Collaboration(co.FedAvg(model), {name: co.Trainer(model, data) for name in "ab"}).run(rounds=3)
+        Run(rounds=3, recipe=..., train_accuracy=..., train_log_loss=...)
     """
 
     def __init__(self, running: Running) -> None:
@@ -222,6 +228,10 @@ class Run:
         self._states, self._best = running.states, running.best
         self._last = running.rounds.base
         self.ledger, self.metrics, self.recipe = running.ledger, running.metrics, running.recipe
+
+    def __repr__(self) -> str:
+        scores = "".join(f", {name}={value:.4g}" for name, value in self.metrics.items())
+        return f"Run(rounds={self.ledger.rounds}, recipe={self.recipe[:8]}{scores})"
 
     @property
     def state(self) -> Any:

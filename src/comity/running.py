@@ -215,8 +215,8 @@ class Running:
             self.rounds.settle(turn, {heard.hub: heard}, facts["closed"])
 
     def _ended(self, rounds: int) -> bool:
-        """Does `stop` end the run here? Then it is said: a model that was hardly trained looks like any other."""
-        if ended := self._stopped():
+        """Does `stop` end the run here? Said where more was to come: a model hardly trained looks like any other."""
+        if (ended := self._stopped()) and not getattr(self.fed.stop, "complete", False):
             who = type(self.fed.stop).__name__
             sys.stderr.write(f"stopped    by {who} after {self.ledger.rounds} of {rounds} rounds\n")
         return ended

@@ -1,6 +1,7 @@
 """What was not asked for is refused, whatever it is, and by nothing but a ContributionError."""
 
 import math
+import re
 from contextlib import suppress
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from comity.core.contribution import Contribution
 from comity.core.errors import ContributionError
-from comity.core.spec import Leaf, Spec, check, like, zeros
+from comity.core.spec import BLOCK, Leaf, Spec, check, like, zeros
 
 PARAMS = {"a": np.zeros(3, "float32"), "b": {"c": np.zeros((2, 2), "float32")}}
 SPEC = Spec(like(PARAMS, -5, 5), kind="delta", max_weight=100)
@@ -26,6 +27,24 @@ def with_a(x):
 
 
 ONES = np.ones(3, "float32")
+
+
+@pytest.mark.parametrize("at", [0, BLOCK - 1, BLOCK, 3 * BLOCK + 6])
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [(np.nan, "NaN in value (1 of"), (-np.inf, "infinity in value (1 of"), (6.0, "Got 6"), (-6.0, "Got -6")],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_one_bad_number_in_many_is_found_wherever_it_is(at, bad, said, turned):
+    x = np.zeros((2, 3 * BLOCK + 7), "float32")
+    x[1, at] = bad
+    x = x.T if turned else x
+    spec = Spec(Leaf(x.shape, "float32", -5, 5), kind="delta")
+    with pytest.raises(ContributionError, match=re.escape(said)):
+        check(Contribution("delta", x), spec)
+    check(Contribution("delta", np.clip(np.nan_to_num(x), -5, 5)), spec)
+
+
 BAD = {
     "kind": (good(kind="model"), "Kind 'delta' was asked for. Got 'model'"),
     "no tree": (good(value=ONES), "value must be a Tree with a, b. Got float32 of shape (3,)"),

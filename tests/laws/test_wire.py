@@ -1,5 +1,6 @@
 """The wire: what goes in comes out, its size is known, and bad bytes never do anything but raise WireError."""
 
+import mmap
 import tracemalloc
 from dataclasses import fields, replace
 from types import MappingProxyType
@@ -129,6 +130,29 @@ def test_what_was_decoded_does_not_change_with_the_bytes_it_came_from():
     kept = [wire.decode(data).value, wire.decode(memoryview(data)).value]
     data[:] = bytes(len(data))
     assert all((x == 1).all() for x in kept)
+
+
+def test_a_mapped_file_is_read_where_it_lies(tmp_path):
+    """As `bytes` would be, and the file may be gone by then; one that somebody may write through is copied."""
+    message = Contribution(
+        "delta", {"w": np.arange(999.0), "text": "x" * 99, "bytes": b"y" * 99, "bit": np.ones(9, bool)}
+    )
+    path = tmp_path / "message"
+    path.write_bytes(wire.encode(message))
+    with path.open("rb") as f:
+        found = wire.decode(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
+    path.unlink()
+    assert same(found.value, message.value)
+    path.write_bytes(wire.encode(message))
+    with path.open("r+b") as f:
+        lent = mmap.mmap(f.fileno(), 0)
+        copied = wire.decode(lent)
+        lent[:] = bytes(len(lent))
+    assert same(copied.value, message.value)
+    assert not found.value["w"].flags.writeable
+    assert type(found.value["bytes"]) is bytes
+    with pytest.raises(WireError):
+        wire.decode(lent)
 
 
 def test_a_large_array_is_copied_once():

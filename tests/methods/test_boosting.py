@@ -217,13 +217,15 @@ def test_sampled_cohorts_learn():
     assert (method.predict(run.shared, a[held]).argmax(axis=1) == b[held]).mean() > 0.97
 
 
-def test_patience_keeps_the_trees_of_the_least_validation_loss():
+def test_patience_keeps_the_trees_of_the_least_validation_loss(capsys):
     rng = np.random.default_rng(0)
     x, v = rng.normal(size=(60, 3)), rng.normal(size=(200, 3))
     y, w = ((z[:, 0] + 2 * rng.normal(size=len(z)) > 0).astype(int) for z in (x, v))
     method = co.Boosting(3, 2, trees=60, depth=3, rate=0.3, patience=5)
     sites = {f"p{i}": co.BoostingTrainer((x[i::3], y[i::3]), valid=(v[i::3], w[i::3])) for i in range(3)}
     run = co.Collaboration(method, sites, stop=method.stop).run(method.rounds)
+    assert run.ledger.rounds < method.rounds
+    assert capsys.readouterr().err == "", "no more was to come: nothing to warn of"
     curve = run.ledger.metric("valid_log_loss")
     n = len(run.shared["value"])
     assert len(run.state["value"]) == n + 5 < 60

@@ -315,6 +315,8 @@ class Boosting:
 class Finished:
     """Stops a run of `Boosting` when participants were told that no more is asked."""
 
+    complete: ClassVar[bool] = True
+
     def __call__(self, past: Past, ahead: Sequence[Spend]) -> bool:
         """Did they say so?"""
         return bool(past.metric("finished"))

@@ -54,13 +54,12 @@ def zeros_like(tree: Tree) -> Any:
 
 def added(params: Tree, change: Tree) -> Any:
     """params + change in the dtypes of the parameters, over one flat vector; neither is changed."""
-    own, moves = ([np.asarray(x) for _, x in leaves(tree)] for tree in (params, change))
-    if len({x.dtype for x in own}) != 1 or [x.shape for x in own] != [x.shape for x in moves]:
+    layout, moves = Layout.of(params), Layout.of(change)
+    if (layout.paths, layout.shapes) != (moves.paths, moves.shapes) or len({x.dtype for _, x in leaves(params)}) != 1:
         new = tree_map(_moved, params, change)
         return unravel(ravel(new), new)
-    layout = Layout.of(params)
-    new = layout.tree(np.empty(layout.size, own[0].dtype))
-    for (_, to), p, d in zip(leaves(new), own, moves, strict=True):
+    new = layout.tree(np.empty(layout.size, layout.dtype))
+    for (_, to), (_, p), (_, d) in zip(leaves(new), leaves(params), leaves(change), strict=True):
         np.add(p, d, out=to, casting="unsafe")  # as (p + d).astype(p.dtype), without the sum between
     return new
 

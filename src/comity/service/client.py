@@ -25,7 +25,7 @@ from comity.ledger import folder as files
 from comity.service.enrolling import PROTOCOL
 from comity.service.hub import TYPE
 from comity.service.keys import trusting
-from comity.service.signatures import Request, sign
+from comity.service.signatures import Request, named_digest, sign
 
 CHUNK, LEAST = 2**22, 2**16
 """Bytes of a chunk at first and at least: it is halved where a proxy refuses it."""
@@ -43,6 +43,13 @@ AGAIN = (408, 425, 429, 500, 502, 503, 504, 507)
 
 class Stopped(Exception):
     """Somebody said stop."""
+
+
+class Whole(NamedTuple):
+    """A body whose Content-Digest is known."""
+
+    data: bytes
+    digest: str
 
 
 class Answer(NamedTuple):
@@ -74,6 +81,8 @@ class Client:
         pause: seconds between tries, at most.
         silence: seconds without a byte after which a line is given up.
         stop: ends every waiting.
+        chunk: bytes that are sent at once, where the whole is not taken.
+        whole: is a body sent whole first?
     """
 
     url: str
@@ -84,6 +93,7 @@ class Client:
     silence: float = 30.0
     stop: threading.Event = field(default_factory=threading.Event, repr=False)
     chunk: int = CHUNK
+    whole: bool = True
     _clock: float = 0.0
     _noted: set[str] = field(default_factory=set, repr=False)
     _sockets: deque[socket.socket] | None = field(default=None, repr=False)
@@ -93,7 +103,7 @@ class Client:
         self,
         method: str,
         path: str,
-        body: bytes = b"",
+        body: bytes | Whole = b"",
         *,
         headers: Mapping[str, str] | None = None,
         wait: float = 0.0,
@@ -190,11 +200,18 @@ class Client:
         Raises:
             ChannelError: the hub does not take it, and why.
         """
-        at, tries = int(self.ask("GET", f"/v1/upload/{sha}").told.get("offset", 0)), 0
+        path, total = f"/v1/upload/{sha}", {"Upload-Length": str(len(data))}
+        at, tries = self._there(path), 0
+        if not at and self.whole:
+            told = {"Upload-Offset": "0", **total}
+            got = self.ask("PUT", path, Whole(data, named_digest(sha)), headers=told, patience=0.0)
+            if got.status == 201:
+                return
+            self.whole = got.status != 413  # what is before the hub takes no more at once
+            at = self._there(path)
         while True:
             piece = data[at : at + self.chunk]
-            said = {"Upload-Offset": str(at), "Upload-Length": str(len(data))}
-            got = self.ask("PUT", f"/v1/upload/{sha}", piece, headers=said)
+            got = self.ask("PUT", path, piece, headers={"Upload-Offset": str(at), **total})
             if got.status == 201:
                 return
             if got.status == 204:
@@ -206,6 +223,10 @@ class Client:
                 self.chunk //= 2
             else:
                 raise ChannelError(f"The hub must take the answer. It said: {got.told.get('reason', got.status)}")
+
+    def _there(self, path: str) -> int:
+        """How many bytes of an upload are at the hub."""
+        return int(self.ask("GET", path).told.get("offset", 0))
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
@@ -258,17 +279,19 @@ class Client:
             self._http = self._httpx.Client(verify=trust, timeout=self.silence, headers=headers)
         return self._http
 
-    def _signed(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> dict[str, str]:
+    def _signed(self, method: str, path: str, body: bytes | Whole, headers: Mapping[str, str]) -> dict[str, str]:
         said = {**headers, VERSION: str(PROTOCOL)}
-        asked = Request(method, self.url + path, said, body)
+        data, digest = body if isinstance(body, Whole) else (body, "")
+        asked = Request(method, self.url + path, said, data, digest)
         made = int(time.time() + self._clock)
         signed = sign(asked, self.secret, keyid=self.name, created=made, nonce=secrets.token_urlsafe(18))
         return {**said, **signed}
 
-    def _once(self, method: str, path: str, body: bytes, headers: Mapping[str, str], wait: float) -> Answer:
+    def _once(self, method: str, path: str, body: bytes | Whole, headers: Mapping[str, str], wait: float) -> Answer:
         signed = self._signed(method, path, body, headers)
+        data = body.data if isinstance(body, Whole) else body
         with self._line.stream(
-            method, self.url + path, content=body or None, headers=signed, timeout=self.silence + wait,
+            method, self.url + path, content=data or None, headers=signed, timeout=self.silence + wait,
             extensions=self._traced,
         ) as given:  # fmt: skip
             said = _bounded(given)

@@ -5,7 +5,8 @@
     GET  /v1/tasks?run=RUN&wait=25                      a packet; 204 when there is nothing to do; it changes nothing
     GET  /v1/blob/SHA256                                what the asker is asked, by Range
     GET  /v1/upload/SHA256                              {"offset"}: how much of an upload is there
-    PUT  /v1/upload/SHA256  (Upload-Offset, -Length)    201 it is whole, 204 go on, 409 the true offset, 413, 422
+    PUT  /v1/upload/SHA256  (Upload-Offset, -Length)    the whole, or what follows what is there: 201 it is whole,
+                                                        204 go on, 409 the true offset, 413, 422
     POST /v1/reply                                      {"outcome"}, or 409 with the reason
 
 and those of `agreeing` and `enrolling`. Every request but those to join and the first is signed. Every write may be
@@ -20,9 +21,10 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from comity.core.errors import ComityError, WireError
@@ -50,7 +52,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?")
 Handler: TypeAlias = Callable[["Hub", "Asked"], Awaitable[Any]]
 Extra: TypeAlias = tuple[str, str, Handler, int]
-"""A route: path, method, who answers, and the most bytes of a body."""
+"""A route: path, method, who answers, and the most bytes of a body; `LATER` where whoever answers asks for it."""
+LATER = -1
 
 
 class Refused(Exception):
@@ -162,10 +165,11 @@ class Asked:
         who: the party.
         body: what it sent.
         request: starlette's.
+        said: what of it is signed.
     """
 
-    def __init__(self, who: str, body: bytes, request: Any) -> None:
-        self.who, self.body, self.request = who, body, request
+    def __init__(self, who: str, body: bytes, request: Any, said: Request) -> None:
+        self.who, self.body, self.request, self.said = who, body, request, said
 
 
 def app(hub: Hub, routes: Sequence[Extra | Any] = ()) -> Any:
@@ -252,7 +256,7 @@ def _joining(hub: Hub, path: str) -> Callable[[Any], Awaitable[Any]]:
     async def answer(request: Any) -> Any:
         try:
             with hub.carrying("", _size(request, MOST)):
-                asked = _said(hub, request, await _body(request, MOST, lambda: None))
+                asked = _said(hub, request, b"".join([x async for x in pieces(request, MOST, lambda: None)]))
             if path == HELLO:
                 challenge = request.query_params.get("challenge", "")
                 status, body = answer_hello(hub.name, hub.identity, challenge, time.time())
@@ -307,21 +311,42 @@ def _here(request: Any) -> str:
 
 
 async def _verified(hub: Hub, request: Any, most: int, once: bool) -> Asked:
+    said = _said(hub, request)
+    if not most:
+        return Asked((await hub.off(lambda: hub.doors.admit(said, write=once))).keyid, b"", request, said)
+    who = claimed(said).keyid
+    key = await hub.off(hub.doors.key_of, who)
+    verify(said, key, now=time.time(), whole=False)  # before a stranger's body is read, or counts as a party's
+    asked = Asked(who, b"", request, said)
+    return asked if most == LATER else await received(hub, asked, most, once=once)
+
+
+async def admitted(hub: Hub, asked: Asked, digest: str) -> Asked:
+    """The same, where its body is to come and has this digest: that it has must be seen then.
+
+    Raises:
+        SignatureRefused: its sender signed another digest.
+    """
+    said = replace(asked.said, digest=digest)
+    await hub.off(lambda: hub.doors.admit(said, write=False))
+    return asked
+
+
+async def received(hub: Hub, asked: Asked, most: int, *, once: bool = False) -> Asked:
+    """The same with its body, of so many bytes at most.
+
+    Raises:
+        Refused: it is too much, or was cut.
+        SignatureRefused: it is not what its sender signed.
+    """
     from starlette.concurrency import run_in_threadpool
 
-    asked = _said(hub, request)
-    if not most:
-        return Asked((await hub.off(lambda: hub.doors.admit(asked, write=once))).keyid, b"", request)
-    who = claimed(asked).keyid
-    key = await hub.off(hub.doors.key_of, who)
-    verify(asked, key, now=time.time(), whole=False)  # before a stranger's body is read, or counts as a party's
-    size = _size(request, most)
-    with hub.carrying(who, size):
-        body = await _body(request, most, lambda: hub.arrived(False))
+    with hub.carrying(asked.who, _size(asked.request, most)):
+        body = b"".join([piece async for piece in pieces(asked.request, most, lambda: hub.arrived(False))])
     digest = await run_in_threadpool(content_digest, body) if len(body) > LARGE else ""
-    whole = Request(asked.method, asked.url, asked.headers, body, digest)
-    await hub.off(lambda: hub.doors.admit(whole, write=once))
-    return Asked(who, body, request)
+    said = replace(asked.said, body=body, digest=digest)
+    await hub.off(lambda: hub.doors.admit(said, write=once))
+    return Asked(asked.who, body, asked.request, said)
 
 
 def _size(request: Any, most: int) -> int:
@@ -338,9 +363,12 @@ def _size(request: Any, most: int) -> int:
     return int(declared)
 
 
-async def _body(request: Any, most: int, heard: Callable[[], None]) -> bytes:
-    """`heard` is called as bytes come: a deadline is extended by a fixed multiple at most, whoever sends them."""
-    pieces: list[bytes] = []
+async def pieces(request: Any, most: int, heard: Callable[[], None]) -> AsyncIterator[bytes]:
+    """A body as it comes. `heard` is called then: a deadline is extended by a fixed multiple at most, whoever sends.
+
+    Raises:
+        Refused: it is too much, or was cut.
+    """
     size, stream, begun = 0, request.stream().__aiter__(), time.monotonic()
     while True:
         left = begun + SILENCE + size / SLOWEST - time.monotonic()
@@ -354,9 +382,9 @@ async def _body(request: Any, most: int, heard: Callable[[], None]) -> bytes:
                 raise
             raise Refused(400, "The request was cut.") from None
         if piece is None:
-            return b"".join(pieces)
+            return
         heard()
-        pieces.append(piece)
         size += len(piece)
         if size > most:
             raise Refused(413, f"A body must have at most {most} bytes here.", most=most)
+        yield piece

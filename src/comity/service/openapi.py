@@ -166,7 +166,7 @@ _PATHS: dict[str, Any] = {
     "/v1/upload/{sha}": {
         "get": _does("How much of an upload is there.", {"200": _JSON}, _SHA),
         "put": _does(
-            "The next chunk: 204 go on, 201 it is whole.",
+            "The whole, or the next chunk: 204 go on, 201 it is whole.",
             {"201": "", "204": ""},
             {"parameters": [*_SHA["parameters"], *_CHUNK], **_bytes("application/octet-stream")},
         ),

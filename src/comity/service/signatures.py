@@ -128,7 +128,7 @@ def sign(request: Request, secret: Signer, *, keyid: str, created: int, nonce: s
         Signed(keyid='ada', nonce='a-nonce-of-16-or-more', created=1700000000)
     """
     _check(request, keyid, created, nonce)
-    digest = content_digest(request.body)
+    digest = request.digest or content_digest(request.body)
     try:
         headers = _lower(request.headers) | {"content-digest": digest}
         names = [*COVERED, *_own(headers)]
@@ -197,6 +197,16 @@ def content_digest(body: bytes) -> str:
         'sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:'
     """
     return f"sha-256=:{b64encode(sha256(body).digest()).decode()}:"
+
+
+def named_digest(sha: str) -> str:
+    """The Content-Digest of what has this sha256, in hex.
+
+    Example:
+        >>> named_digest(sha256(b"x").hexdigest()) == content_digest(b"x")
+        True
+    """
+    return f"sha-256=:{b64encode(bytes.fromhex(sha)).decode()}:"
 
 
 def signature_base(request: Request, headers: Mapping[str, str], names: Iterable[str], params: str) -> bytes:

@@ -1,13 +1,33 @@
-"""Large bodies: what a party is asked, by Range; what it answers, in chunks that go on where they were cut."""
+"""Large bodies: what a party is asked, by Range; what it answers, in one piece or in chunks, from where it was cut.
+
+The whole in one request is written as it arrives: its digest, which is signed, is its name, and is compared once all
+is there. A chunk is held until its own digest is compared.
+"""
 
 from typing import Any
 
 from comity.core.errors import LedgerError
 from comity.ledger.blobs import Offset
 from comity.service import packets
-from comity.service.hub import CHUNK, TYPE, Asked, Extra, Hub, Refused, answer_bytes, answer_json, full
+from comity.service.hub import (
+    CHUNK,
+    LATER,
+    TYPE,
+    Asked,
+    Extra,
+    Hub,
+    Refused,
+    admitted,
+    answer_bytes,
+    answer_json,
+    full,
+    pieces,
+    received,
+)
+from comity.service.signatures import named_digest
 
-PIECE = 2**20
+PIECE, BLOCK = 2**20, 2**22
+"""Bytes that are read from a file at once, and that are written to one."""
 
 
 async def blob(hub: Hub, asked: Asked) -> Any:
@@ -33,17 +53,23 @@ async def offset(hub: Hub, asked: Asked) -> Any:
 
 
 async def upload(hub: Hub, asked: Asked) -> Any:
-    """The next chunk of an upload."""
+    """An upload, or its next chunk."""
     from starlette.concurrency import run_in_threadpool
 
     sha, (at, total) = _sha(asked), declared(hub, asked.request)
+    name, heads = named_digest(sha), asked.request.headers
+    whole = not at and (heads.get("content-length"), heads.get("content-digest")) == (str(total), name)
+    asked = await admitted(hub, asked, name) if whole else await received(hub, asked, CHUNK)
     if not await hub.off(hub.box.asks, asked.who):
         raise Refused(409, "You are not asked anything.")
     if not at:
         counted = await hub.off(hub.box.answers, asked.who)
         await run_in_threadpool(hub.blobs.tidy, asked.who, counted)
     try:
-        now = await run_in_threadpool(hub.blobs.add, asked.who, sha, at, total, asked.body)
+        if whole:
+            now = await _streamed(hub, asked, sha, total)
+        else:
+            now = await run_in_threadpool(hub.blobs.add, asked.who, sha, at, total, asked.body)
     except Offset as there:
         raise Refused(409, "These bytes do not follow those that are there.", offset=there.at) from None
     except LedgerError as error:
@@ -52,6 +78,27 @@ async def upload(hub: Hub, asked: Asked) -> Any:
         raise Refused(422, str(error), offset=0) from None
     hub.arrived(False)
     return answer_bytes(b"", 201 if now == total else 204)
+
+
+async def _streamed(hub: Hub, asked: Asked, sha: str, total: int) -> int:
+    """Written as it comes; where it is cut, what came is kept."""
+    from starlette.concurrency import run_in_threadpool
+
+    at, block = 0, bytearray()
+    with hub.carrying(asked.who, min(total, BLOCK)):
+        try:
+            async for piece in pieces(asked.request, total, lambda: hub.arrived(False)):
+                block += piece
+                if len(block) >= BLOCK:
+                    at = await run_in_threadpool(hub.blobs.add, asked.who, sha, at, total, bytes(block))
+                    block.clear()
+        except Refused:
+            if block:
+                await run_in_threadpool(hub.blobs.add, asked.who, sha, at, total, bytes(block))
+            raise
+        if not block and at == total != 0:
+            return at
+        return await run_in_threadpool(hub.blobs.add, asked.who, sha, at, total, bytes(block))
 
 
 def declared(hub: Hub, request: Any) -> tuple[int, int]:
@@ -78,5 +125,5 @@ def _sha(asked: Asked) -> str:
 ROUTES: tuple[Extra, ...] = (
     ("/v1/blob/{sha}", "GET", blob, 0),
     ("/v1/upload/{sha}", "GET", offset, 0),
-    ("/v1/upload/{sha}", "PUT", upload, CHUNK),
+    ("/v1/upload/{sha}", "PUT", upload, LATER),
 )

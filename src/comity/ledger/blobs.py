@@ -62,7 +62,7 @@ class Bodies(Protocol):
         """How many bytes of an upload are there."""
         ...
 
-    def add(self, party: str, sha: str, offset: int, total: int, data: bytes) -> int:
+    def add(self, party: str, sha: str, offset: int, total: int, data: bytes | bytearray) -> int:
         """The next bytes of an upload."""
         ...
 
@@ -126,7 +126,7 @@ class Blobs:
                 return path.stat().st_size
         return 0
 
-    def add(self, party: str, sha: str, offset: int, total: int, data: bytes) -> int:
+    def add(self, party: str, sha: str, offset: int, total: int, data: bytes | bytearray) -> int:
         """The next bytes of an upload.
 
         Args:
@@ -157,7 +157,7 @@ class Blobs:
                 self._room(here)
             return self._append(part, at, total, data)
 
-    def _append(self, part: Path, at: int, total: int, data: bytes) -> int:
+    def _append(self, part: Path, at: int, total: int, data: bytes | bytearray) -> int:
         """How many there are then."""
         hashed = self._so_far(part, at)
         with part.open("ab") as f:

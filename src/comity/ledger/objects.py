@@ -96,7 +96,7 @@ class Objects:
         """
         return self._local.offset(party, sha) or self._store.size(self._up(party, sha)) or 0
 
-    def add(self, party: str, sha: str, offset: int, total: int, data: bytes) -> int:
+    def add(self, party: str, sha: str, offset: int, total: int, data: bytes | bytearray) -> int:
         """The next bytes of an upload; the whole, once verified, goes to the store before this returns.
 
         Args:

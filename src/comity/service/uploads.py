@@ -90,15 +90,15 @@ async def _streamed(hub: Hub, asked: Asked, sha: str, total: int) -> int:
             async for piece in pieces(asked.request, total, lambda: hub.arrived(False)):
                 block += piece
                 if len(block) >= BLOCK:
-                    at = await run_in_threadpool(hub.blobs.add, asked.who, sha, at, total, bytes(block))
-                    block.clear()
+                    at = await run_in_threadpool(hub.blobs.add, asked.who, sha, at, total, block)
+                    block = bytearray()
         except Refused:
             if block:
-                await run_in_threadpool(hub.blobs.add, asked.who, sha, at, total, bytes(block))
+                await run_in_threadpool(hub.blobs.add, asked.who, sha, at, total, block)
             raise
         if not block and at == total != 0:
             return at
-        return await run_in_threadpool(hub.blobs.add, asked.who, sha, at, total, bytes(block))
+        return await run_in_threadpool(hub.blobs.add, asked.who, sha, at, total, block)
 
 
 def declared(hub: Hub, request: Any) -> tuple[int, int]:

@@ -166,6 +166,45 @@ def test_a_hub_that_ends_leaves_the_run_to_go_on(tmp_path):
     assert made.bits(run.state) == made.bits(made.local("fedavg", 4).state)
 
 
+@dataclass(frozen=True)
+class Held:
+    """A participant that answers once it may."""
+
+    inner: Any
+    gate: threading.Event
+
+    def contribute(self, *given: Any) -> Any:
+        assert self.gate.wait(30)
+        return self.inner.contribute(*given)
+
+
+def test_stopped_within_a_round(tmp_path, monkeypatch):
+    """That round does not count; carried again, it is closed by its last answer, as if nothing had been."""
+    gate = threading.Event()
+    people = {**dict.fromkeys(TWO, made.trainer), "cyd": lambda name: Held(made.trainer(name), gate)}
+    monkeypatch.setitem(made.WORKS, "fedavg", (made.fedavg, lambda name: people[name](name)))
+
+    def stop() -> None:
+        until(station.runs.all)
+        run = station.runs.all()[0].run
+        until(lambda: [row.state for row in station.box.progress(run)].count("done") == 2)
+        station.runs.wish(run, "stop now", "olga")
+
+    with house(tmp_path) as station, sites(station, tmp_path):
+        beside = threading.Thread(target=stop)
+        beside.start()
+        with pytest.raises(Halted, match="within a round"):
+            carry(station, tmp_path)
+        beside.join(20)
+        row = station.runs.all()[0]
+        assert (row.state, row.why[:24]) == ("stopped", "Stopped within a round, ")
+        assert co.audit(tmp_path / "fedavg").rounds == 0
+        gate.set()
+        run = carry(station, tmp_path)
+        assert station.runs.all()[0].state == "over"
+    assert made.bits(run.state) == made.bits(made.local("fedavg", 2).state)
+
+
 def test_stopped_before_it_began(tmp_path):
     with house(tmp_path) as station:
         asked = threading.Thread(

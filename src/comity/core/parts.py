@@ -324,13 +324,10 @@ class Spend:
 
 
 class Stop(Protocol):
-    """When to end a run before its last round. It sees the next spend before it happens.
-
-    Where it has `complete = True` there is nothing more to come once it stops, and the run ends without a word.
-    """
+    """When to end a run before its last round; with `complete = True` it is one that had no more to come."""
 
     def __call__(self, past: Past, ahead: Sequence[Spend]) -> bool:
-        """Stop now?"""
+        """Stop now? It sees the next spend before it happens."""
         ...
 
 

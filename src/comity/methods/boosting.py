@@ -112,9 +112,8 @@ class Boosting:
         for name, most in (("depth", 12), ("bins", 255), ("inputs", 2**15 - 1)):
             if getattr(self, name) > most:
                 raise refusal(name, who, f"at most {most}", getattr(self, name))
-        number("rate", who, self.rate, "(0, 1]")
-        for name in ("l2", "least", "gain"):
-            number(name, who, getattr(self, name), "[0, inf)")
+        for name, within in (("rate", "(0, 1]"), ("l2", "[0, inf)"), ("least", "[0, inf)"), ("gain", "[0, inf)")):
+            number(name, who, getattr(self, name), within)
         if self.edges is not None:
             object.__setattr__(self, "edges", edges_given(self.edges, self.inputs))
         if self.start is not None:
@@ -128,8 +127,8 @@ class Boosting:
     @property
     def rounds(self) -> int:
         """Rounds that grow all trees, and see the validation loss of the last."""
-        known = self.edges is not None or self.start is not None
-        return (1 if known else LOOKS) + self.trees * self.depth + bool(self.patience)
+        looks = LOOKS if self.edges is None and self.start is None else 1
+        return looks + self.trees * self.depth + bool(self.patience)
 
     @property
     def stop(self) -> "Finished":
@@ -143,8 +142,8 @@ class Boosting:
 
     def init(self, round: Round) -> Any:
         """Nothing is known but the first cells, or the edges that were given."""
-        if self.start is not None:
-            begun: Any = self.start
+        begun: Any = self.start
+        if begun is not None:
             return {"stage": "begin", "edges": begun["edges"], "widths": begun["widths"]}
         if self.edges is None:
             return {"stage": "bins", "cells": first_cells(self.inputs), "look": 0}

@@ -203,7 +203,7 @@ class Conductor:
             except Halted:
                 if self.station.ending:
                     raise
-                return True  # an operator stopped it before it began
+                return True  # an operator stopped it before it began, or within a round
             except Exception as error:  # the hub goes on with the next
                 if self.station.ending:
                     raise Halted("The hub is ending.") from error

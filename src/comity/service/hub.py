@@ -5,8 +5,7 @@
     GET  /v1/tasks?run=RUN&wait=25                      a packet; 204 when there is nothing to do; it changes nothing
     GET  /v1/blob/SHA256                                what the asker is asked, by Range
     GET  /v1/upload/SHA256                              {"offset"}: how much of an upload is there
-    PUT  /v1/upload/SHA256  (Upload-Offset, -Length)    the whole, or what follows what is there: 201 it is whole,
-                                                        204 go on, 409 the true offset, 413, 422
+    PUT  /v1/upload/SHA256  (Upload-Offset, -Length)    201 it is whole, 204 go on, 409 the true offset, 413, 422
     POST /v1/reply                                      {"outcome"}, or 409 with the reason
 
 and those of `agreeing` and `enrolling`. Every request but those to join and the first is signed. Every write may be
@@ -92,6 +91,7 @@ class Hub:
         self.polls: dict[tuple[str, str], asyncio.Event] = {}
         self.bodies: dict[str, int] = {}
         self.rows: dict[str, RunRow] = {}
+        self.changes = 0  # of runs, as far as they were announced
         self.room = ROOM
         self.pool = ThreadPoolExecutor(THREADS, "comity hub") if db.url else None
         db.hear(self._told)
@@ -104,12 +104,21 @@ class Hub:
 
     async def row(self, run: str) -> RunRow | None:
         """A run, as it was when one was last announced to have changed."""
-        if len(run) > 64:
-            return None
-        found = self.rows.get(run) or await self.off(self.runs.find, run)
+        return None if len(run) > 64 else self.rows.get(run) or await self.off(self.read, run)
+
+    def read(self, run: str) -> RunRow | None:
+        """As `row`, in any thread; what changes while it is read is read again the next time."""
+        before, found = self.changes, self.rows.get(run) or self.runs.find(run)
         if found is not None:
             self.rows[run] = found
+        if before != self.changes:
+            self.rows.pop(run, None)
         return found
+
+    def renewed(self) -> None:
+        """Runs have changed."""
+        self.changes += 1
+        self.rows.clear()
 
     def wake(self) -> None:
         """There are questions, or the end: from any thread."""
@@ -123,7 +132,7 @@ class Hub:
     def _told(self, what: str) -> None:
         """Something was announced."""
         if what == "run":
-            self.rows.clear()
+            self.renewed()
         if what in ("task", "run"):
             self.wake()
         if what in ("reply", "run", "bytes"):

@@ -41,7 +41,7 @@ async def tasks(hub: Hub, asked: Asked) -> Any:
         if found is not None:
             sha, head, body = found
             return packets.joined(head, packets.Ref(sha, len(body), ""), body)
-        now = hub.rows.get(number) or hub.runs.find(number)
+        now = hub.read(number)
         if now is None or now.live:
             return None
         return _end(hub, who, number, now.state)

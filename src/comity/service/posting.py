@@ -19,14 +19,14 @@ from comity.ledger.mailbox import Question
 from comity.service import packets
 from comity.service.database import Away
 from comity.service.hub import Hub
-from comity.service.runs import Offering, RunRow, State
+from comity.service.runs import STOPS, Offering, RunRow, State
 
 Given = TypeVar("Given")
 _NOTHING = (None, b"", packets.Ref("", 0, ""))
 
 
 class Halted(ComityError):
-    """The hub is ending, and the run goes on another time; or it was stopped before it began."""
+    """The hub is ending, and the run goes on another time; or it was stopped before it began, or within a round."""
 
 
 class House(Protocol):
@@ -150,9 +150,9 @@ class Desk:
         return agreed if row.wish == "go" and len(agreed) >= row.minimum else []
 
     def _stopped(self, row: RunRow) -> None:
-        if row.wish == "stop":
+        if row.wish in STOPS:
             self._become("stopped", "stopped before it began")
-        if row.wish == "stop" or self._house.ending:
+        if row.wish in STOPS or self._house.ending:
             raise Halted("A run must be wanted until it begins. It was stopped. Offer it again.")
 
     def people(self) -> Mapping[str, Declared]:
@@ -173,7 +173,7 @@ class Desk:
         while True:
             if self._house.ending:
                 raise Halted("The hub is ending. The run goes on when it is carried again.")
-            if row.wish == "stop":
+            if row.wish in STOPS:
                 self._end = "stopped"
                 return False
             if row.wish == "go":
@@ -253,11 +253,20 @@ class Desk:
         return [name for name in self._names if name not in here]
 
     def wait(self, seconds: float) -> None:
-        """Until something new was committed."""
+        """Until something new was committed.
+
+        Raises:
+            Halted: an operator wishes the run to stop now. The round that is open does not count; it is asked anew, and
+                what was answered is known, when the run is carried again.
+        """
         with self._hub.came:
             self._hub.came.wait_for(lambda: self._hub.news != self._seen, seconds)
             self._seen = self._hub.news
         self._house.check()
+        if self._hub.inside and self._row().wish == "stop now":
+            self._end = "stopped"
+            self._become("stopped", "Stopped within a round, which does not count. The model and the ledger stay.")
+            raise Halted("An operator stopped the run within a round. Nothing else is lost: carry it again to go on.")
 
     def heard(self) -> float:
         """When bytes last arrived."""
@@ -279,9 +288,8 @@ class Desk:
 
     def _row(self) -> RunRow:
         """As it was when a run was last announced to have changed."""
-        row = self._hub.rows.get(self._run) or self._surely(self._hub.runs.find, self._run)
+        row = self._surely(self._hub.read, self._run)
         assert row is not None
-        self._hub.rows[self._run] = row
         return row
 
     def _become(self, state: State, why: str = "") -> None:

@@ -21,10 +21,11 @@ from comity.service.parties import SCHEMA as PARTIES
 from comity.service.parties import told
 
 State: TypeAlias = Literal["gathering", "running", "paused", "over", "stopped", "failed"]
-Wish: TypeAlias = Literal["go", "pause", "stop"]
+Wish: TypeAlias = Literal["go", "pause", "stop", "stop now"]
 STATES = ("gathering", "running", "paused", "over", "stopped", "failed")
 ENDED = ("over", "stopped", "failed")
-WISHES = ("go", "pause", "stop")
+WISHES = ("go", "pause", "stop", "stop now")
+STOPS = ("stop", "stop now")
 CHANGED = "run"
 """What is announced when a run changes."""
 
@@ -74,7 +75,7 @@ class RunRow:
         minimum: how many agreements it waits for, >= 1.
         folder: where its ledger lies, on the machine that carries it.
         state: "gathering" (waits for agreements), "running", "paused", "over", "stopped" or "failed".
-        wish: of an operator: "go", "pause" or "stop".
+        wish: of an operator: "go", "pause", "stop" (after the round that is open) or "stop now".
         begun: when it was first offered, seconds since 1970.
         ended: when it came to its end; None while it has not.
         why: of a failure, or of a stop.
@@ -249,10 +250,10 @@ class Runs:
             self.db.announce(db, CHANGED)
 
     def wish(self, run: str, what: Wish, by: str) -> RunRow:
-        """An operator wishes: the run does so after the round that is open.
+        """An operator wishes: the run does so after the round that is open; but "stop now" ends it within the round.
 
         Raises:
-            ConfigError: there is no such run, it has come to its end, or the wish is none of "go", "pause", "stop".
+            ConfigError: there is no such run, it has come to its end, or the wish is none of `WISHES`.
         """
         if what not in WISHES:
             raise ConfigError(f"A wish must be one of {', '.join(WISHES)}. Got {what!r:.30}.")

@@ -181,7 +181,7 @@ class Station:
         """An engine for one run: `fed.run(rounds, folder=folder, engine=station.carrying(folder=folder))`.
 
         It offers the run, waits for agreements, pins who takes part, and carries it. While an operator wishes it to
-        pause it waits between rounds; wished to stop, it ends after the round that is open.
+        pause it waits between rounds; wished to stop, it ends after the round that is open, or within it (`Halted`).
 
         Args:
             title: what people call the run.

@@ -78,7 +78,7 @@ async def look_again(hub: Hub) -> None:
                 await hub.off(flush)
         if marks != before:
             before = marks
-            hub.rows.clear()
+            hub.renewed()
             hub.wake()
         for (who, run), event in hub.polls.items():
             if (run, who) in wanting:

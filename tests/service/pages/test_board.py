@@ -136,7 +136,7 @@ def test_it_warns_when_nobody_may_drop_any_more(scene: Scene, book: Written) -> 
 @pytest.mark.parametrize(
     ("state", "wish", "head"),
     [("failed", "go", "The run failed."), ("paused", "pause", "Paused."), ("running", "pause", "It pauses"),
-     ("running", "stop", "It stops"), ("stopped", "stop", "Stopped.")],
+     ("running", "stop", "It stops after"), ("running", "stop now", "It stops now"), ("stopped", "stop", "Stopped.")],
 )  # fmt: skip
 def test_the_state_is_said(scene: Scene, book: Written, state: Any, wish: Any, head: str) -> None:
     if wish != "go":

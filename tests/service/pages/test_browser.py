@@ -146,6 +146,12 @@ def test_an_operator_at_work(hub: Place, browser: Browser, tmp_path: Path) -> No
     browser.click("#stop-sure")
     browser.until(f"{NOTICE}.includes('stops after this round')")
     assert wish() == "stop"
+    scene.runs.become("r1", "running")
+    browser.until("document.querySelector('#stop-now')")
+    browser.click("#stop-open")
+    browser.click("#stop-now")
+    browser.until(f"{NOTICE}.includes('stops now')")
+    assert wish() == "stop now"
 
     browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "taken"))
     for name in ("Report", "Ledger", "Recipe", "Model"):

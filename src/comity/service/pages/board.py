@@ -259,6 +259,8 @@ def _notice(board: Board) -> Notice | None:
         return Notice(
             "Stopped.", row.why or "The model and the ledger stay. It can be offered again and goes on.", False
         )
+    if row.live and row.wish == "stop now":
+        return Notice("It stops now.", "The round that is open does not count. The model and the ledger stay.", False)
     if row.live and row.wish == "stop":
         return Notice("It stops after this round.", "The model and the ledger stay.", False)
     if row.state == "paused":

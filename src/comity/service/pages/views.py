@@ -26,7 +26,7 @@ from comity.service.pages.site import Site, acted, answered, looked
 
 ASKS = 256
 """Bytes of a request to log in, at most."""
-WISHES = {"pause": "pause", "resume": "go", "stop": "stop"}
+WISHES = {"pause": "pause", "resume": "go", "stop": "stop", "stop-now": "stop now"}
 
 
 def pages(station: Any) -> list[Any]:

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 import comity as co
 from comity.cli import STOPPED
 from comity.ledger.audit import audit
-from comity.service import versions
+from comity.service import opening, versions
 from comity.service.answering import Answering
 from comity.service.conducting import Job, Stop, Training
 from comity.service.keeping import backup, restore
@@ -135,6 +135,27 @@ def test_what_an_operator_stopped_waits_until_it_is_asked_for(place: Any, tmp_pa
     assert audit(place.folder / "runs" / "first").rounds == rounds
     assert place.carry(training(path), again=True) == 0
     assert [row.state for row in place.rows()] == ["over"]
+
+
+def test_what_is_wished_on_a_page_is_done_at_once(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when the hub looks again, some seconds later."""
+    fronts: list[Any] = []
+    monkeypatch.setattr(opening, "pages", lambda front: fronts.append(front) or [])
+    took: list[float] = []
+    path = study(tmp_path, rounds=5000)
+    place.sites(path)
+
+    def wish(station: Any, stop: Stop) -> None:
+        at_round(place, "first", 2)
+        began, run = time.monotonic(), station.runs.all()[0].run
+        fronts[0].runs.wish(run, "stop now", "the operator")
+        while station.runs.find(run).state == "running" and time.monotonic() < began + 10:
+            time.sleep(0.01)
+        took.append(time.monotonic() - began)
+
+    assert place.carry(training(path), during=wish) == 0
+    assert [row.state for row in place.rows()] == ["stopped"]
+    assert took[0] < 2.0
 
 
 def test_a_backup_of_a_hub_at_work_is_put_back_and_goes_on(place: Any, tmp_path: Path) -> None:

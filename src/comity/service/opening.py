@@ -81,6 +81,7 @@ def opened(settings: HubSettings, log: Log, tell: Callable[[str], None] | None =
         with ExitStack() as stack:
             front.station = station = awaited(lambda: Station.open(settings, routes, tell=tell), waiting)
             stack.callback(station.close)
+            registry.db.hear(station.db.tell)  # what is done on a page
             stack.enter_context(taken_over(log))
             stack.callback(station.close)  # while what it says is still taken over
             noticed = stack.enter_context(closing(Noticed(registry, front.runs, log)))

@@ -265,7 +265,7 @@ class Desk:
         self._house.check()
         if self._hub.inside and self._row().wish == "stop now":
             self._end = "stopped"
-            self._become("stopped", "Stopped within a round, which does not count. The model and the ledger stay.")
+            self._become("stopped", "Within a round, which does not count. The model and the ledger stay.")
             raise Halted("An operator stopped the run within a round. Nothing else is lost: carry it again to go on.")
 
     def heard(self) -> float:

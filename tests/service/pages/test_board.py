@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scene import BUDGET, NAMES, Scene, Written
 
+import comity as co
 from comity.ledger.audit import audit
 from comity.service.pages.board import Board, Boards
 from comity.service.pages.budget import Budgets, cap_of, compute
 from comity.service.pages.front import front
+from comity.service.pages.lines import line
 from comity.service.pages.reading import Readings
 from comity.service.pages.sessions import Who
 from comity.service.runs import Offering
@@ -46,6 +49,18 @@ def test_the_totals_are_those_of_an_audit(scene: Scene, book: Written) -> None:
         assert (seen.up, seen.down, seen.asked, seen.answered) == (mine.up, mine.down, mine.asked, mine.answered)
     assert read.heard["Zurich"].errors == ("round 3: connection reset", "round 1: nothing sent, NaN in layers.1.bias")
     assert len(read.spends) == 3
+
+
+def test_a_score_is_of_the_round_after_which_it_was_taken(tmp_path: Path) -> None:
+    """As in the history of the run, and in the words for its entries."""
+    data, model = (np.eye(4, dtype="float32"), np.array([0, 0, 1, 1])), co.Linear(inputs=4, classes=2)
+    people = {name: co.Trainer(model, data, test=data) for name in "ab"}
+    run = co.Collaboration(co.FedAvg(model), people, evaluate=co.every(2)).run(rounds=5, folder=tmp_path)
+    taken = run.history.drop_nulls("accuracy")["round"].to_list()
+    assert taken == [2, 4, 5]
+    assert [number for number, _ in Readings().of(str(tmp_path)).metrics["accuracy"]] == taken
+    said = [line(entry).what for entry in run.ledger if entry.kind == "score"]
+    assert [text.partition(",")[0] for text in said] == [f"after round {n}" for n in taken]
 
 
 def test_a_ledger_is_read_on_where_it_grew(scene: Scene, book: Written) -> None:

@@ -91,7 +91,7 @@ def _score(facts: Any) -> tuple[str, str, str, bool]:
     return (
         "scored",
         people(_asked(facts)),
-        f"after round {int(facts.get('round', 0)) + 1}, {said}; {_bytes(facts)}",
+        f"after round {int(facts.get('round', 0))}, {said}; {_bytes(facts)}",
         False,
     )
 

@@ -166,7 +166,7 @@ class _Fold:
                 mine[3] += _nth(facts.get("accepted"), i)
         self._blame(entry, facts)
         if entry.kind in self._metrics and (entry.kind == "score" or facts.get("closed")):
-            self._measure(entry.kind, int(facts.get("round", 0)) + 1, facts.get("metrics") or {})
+            self._measure(entry.kind, round_of(entry), facts.get("metrics") or {})
         if entry.kind == "round" and facts.get("closed"):
             number = int(facts["round"]) + 1
             if not self._closes or self._closes[-1][0] != number:
@@ -180,7 +180,7 @@ class _Fold:
                 self._last[who] = reason
             if who in self._heard:
                 errors = self._heard[who][4]
-                self._heard[who][4] = [f"round {int(facts.get('round', 0)) + 1}: {reason}", *errors][:ERRORS]
+                self._heard[who][4] = [f"round {round_of(entry)}: {reason}", *errors][:ERRORS]
 
     def _measure(self, kind: str, number: int, metrics: Mapping[str, Any]) -> None:
         for name, (total, count) in metrics.items():
@@ -193,6 +193,12 @@ class _Fold:
 
 
 _SAME = ("entries", "heard", "closes", "last", "metrics", "spends", "files")
+
+
+def round_of(entry: Entry) -> int:
+    """Of which round it is, counted from 1; scores name the rounds that had closed when they were taken."""
+    facts: Any = entry.facts
+    return int(facts.get("round", 0)) + (entry.kind != "score")
 
 
 def _wrong(entry: Entry, count: int, head: str) -> str:

@@ -45,6 +45,16 @@ def test_one_bad_number_in_many_is_found_wherever_it_is(at, bad, said, turned):
     check(Contribution("delta", np.clip(np.nan_to_num(x), -5, 5)), spec)
 
 
+@pytest.mark.parametrize("bounds", [(-5.0, 5.0), (-math.inf, math.inf)])
+@pytest.mark.parametrize(("bad", "word"), [(math.nan, "NaN in value"), (math.inf, "infinity in value")])
+def test_bfloat16_is_looked_at_like_any_other_float(bounds, bad, word):
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    spec = Spec(Leaf((3,), "bfloat16", *bounds), kind="delta")
+    with pytest.raises(ContributionError, match=word):
+        check(Contribution("delta", np.array([0, bad, 1], bfloat16)), spec)
+    check(Contribution("delta", np.array([0, 3, 1], bfloat16)), spec)
+
+
 BAD = {
     "kind": (good(kind="model"), "Kind 'delta' was asked for. Got 'model'"),
     "no tree": (good(value=ONES), "value must be a Tree with a, b. Got float32 of shape (3,)"),

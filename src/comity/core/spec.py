@@ -204,11 +204,16 @@ def _check_finite(value: Any, path: str) -> None:
             _check_finite(v, f"{path}.{k}")
     elif isinstance(value, float | np.floating) and not math.isfinite(value):
         raise ContributionError(f"{path} is {value}.")
-    elif isinstance(value, np.ndarray) and value.dtype.kind == "f" and not math.isfinite(_sum(value, axis=None)):
+    elif isinstance(value, np.ndarray) and _is_float(value.dtype) and not math.isfinite(_sum(value, axis=None)):
         bad = int((~np.isfinite(value)).sum())
         word = "NaN" if np.isnan(value).any() else "infinity"
         if bad:
             raise ContributionError(f"{word} in {path} ({bad} of {value.size} values).")
+
+
+def _is_float(dtype: np.dtype[Any]) -> bool:
+    """bfloat16, which comes from another package, is no "f" to numpy."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def _array(value: Any, path: str) -> Array:
